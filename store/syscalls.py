@@ -1,0 +1,157 @@
+"""The kernel calls that Python has no name for: the one place where box crosses into libc by address.
+
+`_ctypes` is used without its wrapper package `ctypes`, whose import costs 2.4 ms of a command that lasts ten. Every function
+raises `OSError` with errno, the call's name and, where there is one, the path. Integers are passed at full register width, `bytes` as
+a pointer to their data, `None` as a null pointer.
+
+Sources: the man pages of the calls; linux/mount.h, linux/openat2.h. Calls numbered from 424 on have the same number on every
+architecture.
+"""
+
+import os
+from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, dlopen, dlsym, get_errno
+
+Argument = int | bytes | None
+
+MACHINE = os.uname().machine
+
+OPEN_TREE, MOVE_MOUNT, FSOPEN, FSCONFIG, FSMOUNT = 428, 429, 430, 431, 432
+OPENAT2 = 437
+MOUNT_SETATTR = 442
+
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 16
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE, MS_SLAVE = 4096, 16384, 1 << 18, 1 << 19
+MS_STRICTATIME, MS_RELATIME = 1 << 24, 1 << 21
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+AT_FDCWD = -100
+AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW = 0x1000, 0x8000, 0x100
+OPEN_TREE_CLONE = 1
+MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 4, 0x40
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_SET_FD, FSCONFIG_CMD_CREATE = 0, 1, 5, 6
+CLOEXEC = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC and OPEN_TREE_CLONE take the same role under different numbers
+
+
+TYPE_CHECKING = False  # as in typing, whose import would cost 9 ms
+if TYPE_CHECKING:
+    _SimpleInt = _SimpleCData[int]
+else:
+    _SimpleInt = _SimpleCData
+
+
+class Long(_SimpleInt):
+    """A C `long`: an integer argument at full width (a bare int is passed as a C int)."""
+
+    _type_ = "l"
+
+
+class _Function(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = Long
+
+
+class _HoldingFunction(CFuncPtr):
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO | FUNCFLAG_PYTHONAPI
+    _restype_ = Long
+
+
+_libc = dlopen(None, 0)  # type: ignore[arg-type]  # typeshed forgets that None means this very process
+_syscall = _Function(dlsym(_libc, "syscall"))
+_syscall_holding = _HoldingFunction(dlsym(_libc, "syscall"))
+_functions: dict[str, _Function] = {}
+
+
+def _widen(arguments: tuple[Argument, ...]) -> list[Long | bytes | None]:
+    return [Long(value) if isinstance(value, int) else value for value in arguments]
+
+
+def _fail(action: str, path: str | None) -> OSError:
+    errno = get_errno()
+    return OSError(errno, f"{action}: {os.strerror(errno)}", path)
+
+
+def syscall(name: str, number: int, *arguments: Argument, path: str | None = None) -> int:
+    """Make the numbered call; `name` and `path` are what an error says."""
+    result: int = _syscall(Long(number), *_widen(arguments))
+    if result == -1:
+        raise _fail(name, path)
+    return result
+
+
+def syscall_keeping_the_lock(name: str, number: int, *arguments: Argument) -> int:
+    """The same without giving up the interpreter's lock, so that a clone's child wakes up holding it."""
+    result: int = _syscall_holding(Long(number), *_widen(arguments))
+    if result == -1:
+        raise _fail(name, None)
+    return result
+
+
+def libc(name: str, *arguments: Argument, path: str | None = None) -> int:
+    """Call libc's function `name`."""
+    function = _functions.get(name)
+    if function is None:
+        function = _functions[name] = _Function(dlsym(_libc, name))
+    result: int = function(*_widen(arguments))
+    if result == -1:
+        raise _fail(name, path)
+    return result
+
+
+def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2) with close-on-exec; `resolve` is of RESOLVE_*. EAGAIN (a rename raced the walk) is tried again by the caller."""
+    name = os.fsencode(path)
+    how = b"".join(value.to_bytes(8, "little") for value in (flags | os.O_CLOEXEC, mode, resolve))
+    return syscall("openat2", OPENAT2, directory, name, how, len(how), path=os.fsdecode(name))
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
+    """mount(2). `data` longer than a page is refused by the kernel."""
+    libc(
+        "mount", os.fsencode(source), os.fsencode(target), kind.encode(), flags,
+        os.fsencode(data) if data else None, path=target,
+    )  # fmt: skip
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    libc("umount2", os.fsencode(target), flags, path=target)
+
+
+def open_tree(directory: int, path: str, flags: int) -> int:
+    """open_tree(2) with close-on-exec: with OPEN_TREE_CLONE, a detached copy of the mount at `path`."""
+    return syscall("open_tree", OPEN_TREE, directory, os.fsencode(path), flags | os.O_CLOEXEC, path=path)
+
+
+def move_mount(source: int, target: int, path: str = "") -> None:
+    """move_mount(2): attach the detached mount `source` at `path` below the directory `target`, or on the very fd `target`."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if path else MOVE_MOUNT_T_EMPTY_PATH)
+    syscall("move_mount", MOVE_MOUNT, source, b"", target, os.fsencode(path), flags, path=path or None)
+
+
+def mount_setattr(mount_fd: int, attributes: int, *, clear: int = 0, recursive: bool = False, path: str = "") -> None:
+    """mount_setattr(2): set MOUNT_ATTR_* `attributes` and clear `clear` on a mount, or on it and all below it."""
+    attr = b"".join(value.to_bytes(8, "little") for value in (attributes, clear, 0, 0))
+    flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
+    syscall("mount_setattr", MOUNT_SETATTR, mount_fd, os.fsencode(path), flags, attr, len(attr), path=path or None)
+
+
+def new_filesystem(kind: str, options: list[tuple[str, str | None]], attributes: int = 0) -> int:
+    """fsopen, fsconfig of each option (None: a flag), fsmount: the fd of a detached mount, which goes when it is closed."""
+    context = syscall("fsopen", FSOPEN, kind.encode(), CLOEXEC)
+    try:
+        for key, value in options:
+            if value is None:
+                syscall("fsconfig", FSCONFIG, context, FSCONFIG_SET_FLAG, key.encode(), None, 0, path=key)
+            else:
+                syscall(
+                    "fsconfig", FSCONFIG, context, FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0,
+                    path=f"{key}={value}",
+                )  # fmt: skip
+        syscall("fsconfig", FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0, path=kind)
+        return syscall("fsmount", FSMOUNT, context, CLOEXEC, attributes)
+    finally:
+        os.close(context)
