@@ -1,7 +1,7 @@
 """The kernel calls that Python has no name for: the one place where box crosses into libc by address.
 
-`_ctypes` is used without its wrapper package `ctypes`, whose import costs 2.4 ms of a command that lasts ten. Every function
-raises `OSError` with errno, the call's name and, where there is one, the path. Integers are passed at full register width, `bytes` as
+`_ctypes` is used without its wrapper package `ctypes`, whose import costs 2.4 ms of a command that lasts ten. Every
+function raises `OSError` with errno, the call's name and, where there is one, the path. Integers are passed at full width, `bytes` as
 a pointer to their data, `None` as a null pointer.
 
 Sources: the man pages of the calls; linux/mount.h, linux/openat2.h. Calls numbered from 424 on have the same number on every
