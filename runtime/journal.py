@@ -1,0 +1,177 @@
+"""What is on disk of a container before anything else of it exists, so that whoever comes next can clear up after the dead.
+
+    containers/ID/          flocked by the process that looks after the container, for as long as it does
+      config                what was asked for (JSON); written first
+      state                 pid and times; written when the process exists
+      exit                  how it ended; written last, when nothing of it is left but this directory
+      upper, work, log
+
+A directory that nobody holds and that has no `exit` belonged to a process that was killed: `reap` ends what still runs, removes its
+cgroups, and then the directory (`--rm`, or never started) or records the end. Mounts need no clearing up: they live in the
+container's own mount namespace and go with it. Hot: `reap` costs a listing where there is nothing to do.
+"""
+
+import os
+from fcntl import LOCK_EX, LOCK_NB, flock
+
+from runtime.records import write
+from runtime.spec import Bind, Spec
+from store.errors import RunError
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Journal:
+    """A container's directory, held by this process. Close it by `close`, or by ending."""
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    @classmethod
+    def create(cls, spec: Spec) -> "Journal":
+        """Give `spec` an id and a directory with its config. Raises RunError when its name is taken."""
+        if not spec.id:
+            spec.id = os.urandom(32).hex()
+        containers = spec.root + "/containers"
+        path = f"{containers}/{spec.id}"
+        journal = None
+        while journal is None:
+            try:
+                os.mkdir(path, 0o700)
+            except FileNotFoundError:
+                os.makedirs(containers, 0o700, exist_ok=True)
+                continue
+            journal = cls.hold(path)  # None: a reaper found the directory before it was held, and took it for a dead one's
+        try:
+            if spec.name:
+                _claim_name(spec)
+            else:
+                spec.name = chosen_name(spec.id)
+            write(path + "/config", _config(spec))
+        except BaseException:
+            journal.remove()
+            raise
+        return journal
+
+    @classmethod
+    def hold(cls, path: str) -> "Journal | None":
+        """Take over the directory of a container that nobody looks after; None when somebody does, or it is gone."""
+        try:
+            fd = os.open(path, _OPEN_DIRECTORY)
+        except FileNotFoundError:
+            return None
+        try:
+            flock(fd, LOCK_EX | LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return cls(path, fd)
+        except BlockingIOError:
+            pass
+        os.close(fd)
+        return None
+
+    def started(self, pid: int, when: float) -> None:
+        """Record the running process."""
+        write(self.path + "/state", {"pid": pid, "started": when})
+
+    def ended(self, status: int, signal: int | None, when: float, oom: bool, error: str = "") -> None:
+        """Record the end: from here on nothing of the container is left but its directory."""
+        record = {"status": status, "signal": signal, "finished": when, "oom": oom, "error": error}
+        write(self.path + "/exit", record)
+
+    def remove(self) -> None:
+        """Delete the directory and the container's claim to its name, and let go."""
+        from store.trees import delete_tree
+
+        root, _, identity = self.path.rpartition("/containers/")
+        release_name(root, identity)
+        delete_tree(self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Let go: the directory is somebody else's to look after."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def reap(root: str) -> None:
+    """Clear up after every process of box that was killed while it looked after a container."""
+    try:
+        identities = os.listdir(root + "/containers")
+    except FileNotFoundError:
+        return
+    for identity in identities:
+        path = f"{root}/containers/{identity}"
+        if os.path.exists(path + "/exit"):
+            continue
+        journal = Journal.hold(path)
+        if journal is not None:
+            from runtime.reaping import bury
+
+            bury(journal, identity)
+
+
+def _claim_name(spec: Spec) -> None:
+    names = spec.root + "/names"
+    for _ in range(3):
+        try:
+            os.symlink(spec.id, f"{names}/{spec.name}")
+            return
+        except FileNotFoundError:
+            os.makedirs(names, 0o700, exist_ok=True)
+        except FileExistsError:
+            holder = os.readlink(f"{names}/{spec.name}")
+            if os.path.isdir(f"{spec.root}/containers/{holder}"):
+                raise RunError(
+                    f"the name {spec.name!r} is taken by container {holder[:12]}",
+                    hint=f"remove it with 'box rm {spec.name}', or choose another name",
+                ) from None
+            os.unlink(f"{names}/{spec.name}")  # its container is gone
+    raise RunError(f"the name {spec.name!r} could not be taken", hint="try again")
+
+
+def release_name(root: str, identity: str) -> None:
+    """Give up the name that container `identity` claimed, where it claimed one."""
+    try:
+        names = os.listdir(root + "/names")
+    except FileNotFoundError:
+        return
+    for name in names:
+        link = f"{root}/names/{name}"
+        try:
+            if os.readlink(link) == identity:
+                os.unlink(link)
+        except OSError:
+            continue
+
+
+_FIRST = (
+    "amber", "bold", "brisk", "calm", "clever", "cosy", "deft", "eager", "fair", "fleet", "gentle", "glad", "golden", "keen", "kind",
+    "light", "lively", "lucid", "mellow", "merry", "neat", "nimble", "patient", "plain", "quick", "quiet", "sharp", "silver", "steady",
+    "swift", "tidy", "warm",
+)  # fmt: skip
+_SECOND = (
+    "acorn", "barge", "beam", "birch", "brook", "cairn", "cedar", "chest", "cliff", "cove", "crane", "crate", "creek", "dune", "fern",
+    "finch", "fjord", "harbour", "heron", "hull", "keel", "larch", "linnet", "maple", "otter", "pebble", "pier", "quay", "reed", "sparrow",
+    "tern", "willow",
+)  # fmt: skip
+
+
+def chosen_name(identity: str) -> str:
+    """A name to say aloud for a container that was given none, from its id: as unique as 20 of its bits."""
+    number = int(identity[:5], 16)
+    return f"{_FIRST[number & 31]}_{_SECOND[number >> 5 & 31]}_{identity[:4]}"
+
+
+def _config(spec: Spec) -> "dict[str, object]":
+    mounts = [
+        {"kind": "bind", "source": mount.source, "target": mount.target, "read_only": mount.read_only}
+        if isinstance(mount, Bind)
+        else {"kind": "tmpfs", "target": mount.target, "size": mount.size, "mode": mount.mode}
+        for mount in spec.mounts
+    ]
+    fields = {name: getattr(spec, name) for name in Spec.__slots__ if name not in ("mounts", "root", "id")}
+    return {"id": spec.id, **fields, "mounts": mounts}

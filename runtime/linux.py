@@ -1,0 +1,87 @@
+"""The kernel calls of a container's life: namespaces, processes, hostname, terminals. Hot: imports only `os` and the leaf.
+
+Numbers are those of linux/sched.h, linux/prctl.h, asm/unistd.h; calls from 424 on are numbered alike everywhere.
+"""
+
+import os
+
+from store.syscalls import MACHINE, libc, syscall, syscall_keeping_the_lock
+
+CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+CLONE_INTO_CGROUP = 0x200000000
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
+SIGKILL, SIGCHLD = 9, 17
+
+_CLONE3, _PIDFD_OPEN, _PIDFD_SEND_SIGNAL, _CLOSE_RANGE = 435, 434, 424, 436
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(MACHINE, 41)
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
+_AF_INET, _SOCK_DGRAM_CLOEXEC = 2, 2 | os.O_CLOEXEC
+
+
+def clone(namespaces: int, cgroup: int | None = None) -> int:
+    """clone3(2) as a fork into new `namespaces` (CLONE_NEW*) and, on cgroup v2, into the group whose directory is `cgroup`.
+
+    Returns the child's pid, and 0 in the child. The child is a copy of a process that should have one thread, and it must end in
+    execve or `os._exit`: none of Python's after-fork work is done.
+    """
+    flags = namespaces | (CLONE_INTO_CGROUP if cgroup is not None else 0)
+    words = (flags, 0, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup or 0)
+    arguments = b"".join(word.to_bytes(8, "little") for word in words)
+    return syscall_keeping_the_lock("clone3", _CLONE3, arguments, len(arguments))
+
+
+def unshare(namespaces: int) -> None:
+    """unshare(2)."""
+    libc("unshare", namespaces)
+
+
+def setns(fd: int, namespaces: int) -> None:
+    """setns(2): join the namespaces of the process (a pidfd, Linux 5.8) or the one namespace that `fd` stands for."""
+    libc("setns", fd, namespaces)
+
+
+def pivot_root_here() -> None:
+    """Make the current directory, a mount point, the root, and let go of the old one.
+
+    pivot_root(".", ".") stacks the old root on the new one, where it can be detached at once: pivot_root(2), NOTES.
+    """
+    syscall("pivot_root", _PIVOT_ROOT, b".", b".")
+
+
+def set_hostname(name: str) -> None:
+    """sethostname(2); at most 64 bytes."""
+    data = os.fsencode(name)
+    libc("sethostname", data, len(data), path=name)
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2) with one number."""
+    libc("prctl", option, value, 0, 0, 0)
+
+
+def pidfd_open(pid: int) -> int:
+    """pidfd_open(2): a handle that can never come to mean another process."""
+    return syscall("pidfd_open", _PIDFD_OPEN, pid, 0)
+
+
+def pidfd_send_signal(pidfd: int, number: int) -> None:
+    """pidfd_send_signal(2)."""
+    syscall("pidfd_send_signal", _PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
+
+
+def close_from(first: int) -> None:
+    """close_range(2): close every descriptor from `first` on."""
+    syscall("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+
+
+def loopback_up() -> None:
+    """Bring the network namespace's `lo` up: netdevice(7). The socket module would cost 7 ms."""
+    sock = libc("socket", _AF_INET, _SOCK_DGRAM_CLOEXEC, 0)
+    try:
+        # struct ifreq: 16 bytes of name, then the flags as a short; the kernel reads 40 bytes.
+        request = b"lo".ljust(16, b"\0") + _IFF_UP.to_bytes(2, "little") + bytes(22)
+        libc("ioctl", sock, _SIOCSIFFLAGS, request, path="lo")
+    finally:
+        os.close(sock)

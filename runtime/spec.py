@@ -1,0 +1,129 @@
+"""What a container shall be: the one value that crosses from the caller (the `run` verb, the builder) into the runtime."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Bind:
+    """A file or directory of this machine, seen in the container at `target` (an absolute path); with `read_only`, as all below it is."""
+
+    __slots__ = ("read_only", "source", "target")
+
+    def __init__(self, source: str, target: str, read_only: bool = False) -> None:
+        self.source = source
+        self.target = target
+        self.read_only = read_only
+
+    def __str__(self) -> str:
+        return f"bind {self.source} at {self.target}" + (" (read-only)" if self.read_only else "")
+
+
+class Tmpfs:
+    """An empty file system in memory at `target`, of at most `size` bytes (None: half the memory), its root of `mode`."""
+
+    __slots__ = ("mode", "size", "target")
+
+    def __init__(self, target: str, size: int | None = None, mode: int = 0o1777) -> None:
+        self.target = target
+        self.size = size
+        self.mode = mode
+
+    def __str__(self) -> str:
+        return f"tmpfs at {self.target}"
+
+
+class Spec:
+    """A container to be run. Set what differs from the defaults; the runtime only reads it.
+
+    `root` is the store's directory: `containers/ID` in it holds the container's state. `lowers` are directories, the topmost layer
+    first; with `upper` and `work` (both or neither; neither: the runtime makes them in containers/ID) they become the root file system.
+    `network` is "none" (an own namespace with loopback up) or "host". `memory` is in bytes, `cpus` in processors, None for no limit.
+    `capabilities` is a mask (runtime.capabilities), None
+    for the default. `removed` means that nothing of the container stays once it ended (`--rm`).
+    """
+
+    __slots__ = (
+        "add_hosts",
+        "argv",
+        "capabilities",
+        "cpus",
+        "created",
+        "cwd",
+        "env",
+        "hostname",
+        "id",
+        "image",
+        "image_digest",
+        "labels",
+        "lowers",
+        "memory",
+        "mounts",
+        "name",
+        "network",
+        "no_new_privileges",
+        "pids_limit",
+        "read_only",
+        "removed",
+        "root",
+        "seccomp",
+        "shm_size",
+        "stop_signal",
+        "terminal",
+        "ulimits",
+        "upper",
+        "user",
+        "work",
+    )
+
+    def __init__(self, root: str, argv: list[str], lowers: list[str], **fields: "Any") -> None:
+        self.root = root
+        self.argv = argv
+        self.lowers = lowers
+        self.id = ""
+        self.name = ""
+        self.image = ""
+        self.image_digest = ""
+        self.created = 0.0
+        self.env: list[str] = []
+        self.cwd = "/"
+        self.user = ""
+        self.hostname = ""
+        self.network = "none"
+        self.upper = ""
+        self.work = ""
+        self.read_only = False
+        self.mounts: list[Bind | Tmpfs] = []
+        self.add_hosts: list[str] = []
+        self.pids_limit = 1024
+        self.memory: int | None = None
+        self.cpus: float | None = None
+        self.shm_size = 64 << 20
+        self.capabilities: int | None = None
+        self.no_new_privileges = True
+        self.seccomp = True
+        self.terminal = False
+        self.ulimits: list[tuple[str, int, int]] = []
+        self.labels: dict[str, str] = {}
+        self.stop_signal = 15
+        self.removed = False
+        for name, value in fields.items():
+            setattr(self, name, value)
+
+
+class Outcome:
+    """How a container ended: `status` as a shell would say it (128 + N for signal N), and what is known of the reason.
+
+    `oom` says that the memory limit was hit and the kernel killed; `pids_refused` how many forks the pids limit refused.
+    """
+
+    __slots__ = ("oom", "pids_refused", "signal", "status")
+
+    def __init__(self, wait_status: int, oom: bool = False, pids_refused: int = 0) -> None:
+        signal = wait_status & 0x7F
+        self.signal: int | None = signal or None
+        self.status = 128 + signal if signal else wait_status >> 8
+        self.oom = oom
+        self.pids_refused = pids_refused
