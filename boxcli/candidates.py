@@ -1,0 +1,25 @@
+"""What a shell may complete: the names of images and containers. Never an error: a completion that fails offers nothing."""
+
+from __future__ import annotations
+
+from store.errors import BoxError
+
+
+def of(kind: str, root: str) -> list[str]:
+    """The names of this kind (image, container) that are in `root`, sorted."""
+    import os
+
+    if not os.path.isdir(root):
+        return []  # completion makes no store
+    try:
+        if kind == "image":
+            from store.layout import Store
+
+            return sorted(Store.open(root).references.all())
+        if kind == "container":
+            from runtime.state import Containers
+
+            return sorted(container.name for container in Containers(root).all())
+    except (BoxError, OSError):
+        pass
+    return []

@@ -1,0 +1,57 @@
+"""The one boundary where an error becomes text on standard error and an exit status.
+
+0 done   1 failed   2 wrong usage or a wrong Boxfile   130 interrupted   141 nobody reads the output any more
+run and exec: the command's own, 125 box failed, 126 cannot be executed, 127 not found, 128+N killed by signal N
+"""
+
+from __future__ import annotations
+
+import sys
+from errno import EACCES, EDQUOT, EFBIG, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS
+
+from boxcli import escapes
+from store.errors import BoxError, BoxfileError
+
+INTERRUPTED = 130
+READER_GONE = 141
+
+# What the machine may answer to any call, and is nobody's bug.
+CIRCUMSTANCES = (EACCES, EDQUOT, EFBIG, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS)
+
+
+def report(error: BaseException, failure_status: int = 0) -> int:
+    """Say what went wrong; the exit status. `failure_status` replaces 1 and 2 where those are the command's own (run, exec)."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return READER_GONE
+    status = failure_status or 1
+    try:
+        if isinstance(error, BoxfileError):
+            from boxfile.diagnostics import render
+
+            print(escapes.lines(render(error)), file=sys.stderr)
+            return failure_status or error.exit_status
+        if isinstance(error, BoxError):
+            say(error.message, error.hint)
+            return failure_status if failure_status and error.exit_status in (1, 2) else error.exit_status
+        if isinstance(error, OSError) and error.errno in CIRCUMSTANCES:
+            reason = (error.strerror or str(error)).lower()
+            say(reason if error.filename is None else f"{reason}: {error.filename}")
+            return status
+        import traceback
+
+        traceback.print_exception(error)
+        say("this is a bug in box", "please report it with the lines above")
+    except BrokenPipeError:
+        return READER_GONE
+    return status
+
+
+def say(message: str, hint: str = "") -> None:
+    """One error, and what to do next, on standard error."""
+    print(f"box: {escapes.lines(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {escapes.lines(hint)}", file=sys.stderr)

@@ -1,0 +1,122 @@
+"""From the command line to one verb: `box [--root DIR] VERB ...`.
+
+This module is on the hot path of `box run`. It knows the names of the verbs; each lies in boxcli/verbs/ with its table of options
+(`VERB`) and its `main(values) -> exit status`, and is imported only when it is called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from boxcli import table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+    from typing import NoReturn
+
+# In the order of `box help`.
+VERBS = (
+    "build", "run", "exec", "ps", "logs", "stop", "kill", "rm", "wait", "inspect",
+    "images", "tag", "rmi", "history", "save", "load", "import",
+    "version", "info", "completion",
+)  # fmt: skip
+
+COMPLETION_VARIABLE = "_BOX_COMPLETE"  # set by the shells' completion scripts
+DEPENDENCIES = ("click", "yaml", "requests", "zstandard", "isal")
+
+
+class _SiteLater:
+    """Asked last for a module that was not found: one of box's dependencies may lie where only `site` looks (Debian's own
+    packages under a `pip install --user`, an editable dependency), so `site` is run then, and only then."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> object:
+        if name not in DEPENDENCIES or "site" in sys.modules:
+            return None
+        import site
+        from importlib.machinery import PathFinder
+
+        site.main()
+        return PathFinder.find_spec(name)
+
+
+def enter(program: str, argv: Sequence[str]) -> NoReturn:
+    """Be `program` (box or box-runtime) to the end of the process."""
+    for descriptor in (0, 1, 2):  # whatever is opened later must not become somebody's standard stream
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)
+    if sys.flags.no_site:
+        sys.meta_path.append(_SiteLater)  # type: ignore[arg-type]  # a class with a static find_spec is finder enough
+    if program == "box":
+        status = main(argv)
+    else:
+        from boxcli import runtime_main
+
+        status = runtime_main.main(argv)
+    os._exit(status)  # without the interpreter's own tidying, which costs a millisecond
+
+
+def load(name: str) -> ModuleType:
+    """The module of a verb."""
+    module: ModuleType = __import__("boxcli.verbs." + ("import_" if name == "import" else name), fromlist=("VERB",))
+    return module
+
+
+def default_root() -> str:
+    """Where images and containers lie unless --root says otherwise: BOX_ROOT, /var/lib/box for root, else below XDG_DATA_HOME."""
+    environ = os.environ
+    if environ.get("BOX_ROOT"):
+        return os.path.abspath(environ["BOX_ROOT"])
+    if os.geteuid() == 0:
+        return "/var/lib/box"
+    data = environ.get("XDG_DATA_HOME", "")
+    if not data.startswith("/"):  # the specification: a relative one is ignored
+        data = os.path.expanduser("~/.local/share")
+    return data + "/box"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line: everything is said and flushed on return. The exit status."""
+    failure_status = 0
+    try:
+        name, rest, root = _split(argv)
+        if not name:
+            status = _click(argv)
+        else:
+            module = load(name)
+            failure_status = module.VERB.failure
+            values = table.parse(module.VERB, rest, root)
+            status = _click(argv) if values is None else module.main(values)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BaseException as error:
+        from boxcli import failure
+
+        return failure.report(error, failure_status)
+    return status
+
+
+def _split(argv: Sequence[str]) -> tuple[str, Sequence[str], str]:
+    """The verb, what follows it, and the root directory; no verb when click has to look at it."""
+    root = ""
+    at = 0
+    while at < len(argv) and argv[at].startswith("-"):
+        word, attached, text = argv[at].partition("=")
+        if word != "--root" or (not attached and at + 1 == len(argv)):
+            return "", argv, ""
+        root = text if attached else argv[at + 1]
+        at += 1 if attached else 2
+    if at == len(argv) or argv[at] not in VERBS or COMPLETION_VARIABLE in os.environ:
+        return "", argv, ""
+    return argv[at], argv[at + 1 :], os.path.abspath(root) if root else default_root()
+
+
+def _click(argv: Sequence[str]) -> int:
+    from boxcli import click_face
+
+    return click_face.main(argv)

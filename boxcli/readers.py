@@ -1,0 +1,191 @@
+"""What the options' texts mean. Each reader takes a text to its value once, and raises ValueError with what is wrong.
+
+On the hot path of `box run`: no `re` here.
+"""
+
+from __future__ import annotations
+
+from runtime.spec import Bind, Tmpfs
+
+_DIGITS = frozenset("0123456789")
+_WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+
+
+def whole(text: str) -> int:
+    """A whole number, not negative."""
+    if not text or not _DIGITS.issuperset(text) or len(text) > 18:
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """A whole number above zero."""
+    number = whole(text)
+    if not number:
+        raise ValueError("it must be above zero")
+    return number
+
+
+def size(text: str) -> int:
+    """A size in bytes: 4096, 64k, 64m, 1g, 64MiB, 1GiB, 1.5g. A unit is a power of 1024 however it is written."""
+    low = text.lower()
+    number = low.rstrip("ib") if low[-1:] == "b" else low
+    unit = number[-1:] if number[-1:] in ("k", "m", "g", "t") else ""
+    if low.endswith("ib") and not unit:
+        unit = "?"
+    digits, point, fraction = number[: len(number) - len(unit)].partition(".")
+    if (
+        unit not in _UNITS
+        or not digits
+        or not _DIGITS.issuperset(digits + fraction)
+        or (point and not fraction)
+        or len(number) > 18
+    ):
+        raise ValueError(f"{text!r} is not a size such as 64m or 1GiB")
+    return int(float(f"{digits}.{fraction or 0}") * (1 << _UNITS[unit])) if point else int(digits) << _UNITS[unit]
+
+
+def cpus(text: str) -> float:
+    """A number of processors: 2, 0.5."""
+    whole_part, point, fraction = text.partition(".")
+    if not _DIGITS.issuperset(whole_part + fraction) or not whole_part + fraction or (point and not fraction) or len(text) > 12:
+        raise ValueError(f"{text!r} is not a number of processors such as 2 or 0.5")
+    number = float(text)
+    if number < 0.01:
+        raise ValueError("it must be at least 0.01")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A time in seconds."""
+    try:
+        return cpus(text) if text.strip("0.") else float(whole(text.partition(".")[0] or "0"))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of seconds") from None
+
+
+def name(text: str) -> str:
+    """A container's name: letters, digits, and _ . - after the first."""
+    if not text or text[0] not in _WORD or not _WORD.issuperset(_without(text, "_.-")) or len(text) > 128:
+        raise ValueError(f"{text!r} is not a name of letters, digits, '_', '.' and '-'")
+    return text
+
+
+def hostname(text: str) -> str:
+    """A host's name as the kernel takes it and /etc/hosts can hold it."""
+    if not text or not _WORD.issuperset(_without(text, ".-")) or text[0] in ".-" or len(text) > 64:
+        raise ValueError(f"{text!r} is not a host name of letters, digits, '.' and '-', at most 64 of them")
+    return text
+
+
+def host(text: str) -> str:
+    """A line for /etc/hosts: NAME:ADDRESS."""
+    label, colon, address = text.partition(":")
+    plain = address[1:-1] if address[:1] == "[" and address[-1:] == "]" else address
+    if not colon or not plain or not set("0123456789abcdefABCDEF:.").issuperset(plain):
+        raise ValueError(f"{text!r} is not NAME:ADDRESS")
+    return f"{hostname(label)}:{plain}"
+
+
+def variable(text: str) -> str:
+    """KEY=VALUE, or KEY to pass on this shell's own."""
+    if not text or text[0] == "=":
+        raise ValueError(f"{text!r} is not KEY=VALUE or KEY")
+    return text
+
+
+def label(text: str) -> str:
+    """KEY=VALUE, or KEY for an empty value."""
+    if not text or text[0] == "=":
+        raise ValueError(f"{text!r} is not KEY=VALUE")
+    return text
+
+
+def directory(text: str) -> str:
+    """An absolute path in the container."""
+    if text[:1] != "/":
+        raise ValueError(f"{text!r} is not an absolute path")
+    return text
+
+
+def bind(text: str) -> Bind:
+    """SOURCE:TARGET[:ro|rw]."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise ValueError(f"{text!r} is not SOURCE:TARGET or SOURCE:TARGET:ro")
+    source, target = parts[:2]
+    if "/" not in source and source not in (".", ".."):
+        raise ValueError(f"named volumes are not supported; for a directory here say './{source}'")
+    if parts[2:] not in ([], ["ro"], ["rw"]):
+        raise ValueError(f"{parts[2]!r} is not 'ro' or 'rw'")
+    return Bind(source, directory(target), parts[2:] == ["ro"])
+
+
+def tmpfs(text: str) -> Tmpfs:
+    """TARGET[:size=64m,mode=1777]; nosuid and nodev are always on."""
+    target, _, options = text.partition(":")
+    limit, mode = None, 0o1777
+    for option in options.split(",") if options else ():
+        key, _, value = option.partition("=")
+        if key == "size":
+            limit = size(value)
+        elif key == "mode" and value and set("01234567").issuperset(value) and len(value) <= 5:
+            mode = int(value, 8)
+        elif option not in ("rw", "nosuid", "nodev"):
+            raise ValueError(f"{option!r} is not size=SIZE or mode=MODE")
+    return Tmpfs(directory(target), limit, mode)
+
+
+def signal(text: str) -> int:
+    """A signal's number, by name (TERM, SIGTERM, RTMIN+3) or number."""
+    import _signal
+
+    if _DIGITS.issuperset(text) and text:
+        number = whole(text)
+    else:
+        label, plus, more = text.upper().removeprefix("SIG").partition("+")
+        known = getattr(_signal, "SIG" + label, None)
+        if label.startswith("_") or not isinstance(known, int) or (plus and label != "RTMIN"):
+            raise ValueError(f"{text!r} is not a signal")
+        number = known + (whole(more) if plus else 0)
+    if not 1 <= number <= 64:
+        raise ValueError(f"{text!r} is not a signal")
+    return number
+
+
+def network(text: str) -> str:
+    """none (only loopback) or host."""
+    if text not in ("none", "host"):
+        raise ValueError(f"{text!r} is not 'none' or 'host'")
+    return text
+
+
+def security(text: str) -> str:
+    """no-new-privileges[=true|false] or seccomp=unconfined, in one spelling."""
+    key, _, value = text.replace(":", "=", 1).partition("=")
+    if key == "no-new-privileges" and value in ("", "true", "false"):
+        return "no-new-privileges=" + (value or "true")
+    if key == "seccomp" and value == "unconfined":
+        return "seccomp=unconfined"
+    raise ValueError(f"{text!r} is not no-new-privileges=false or seccomp=unconfined")
+
+
+def ulimit(text: str) -> tuple[str, int, int]:
+    """NAME=SOFT[:HARD], such as nofile=1024:4096; -1 for no limit."""
+    from runtime.privileges import LIMITS
+
+    key, equals, value = text.partition("=")
+    soft, colon, hard = value.partition(":")
+    if not equals or key not in LIMITS:
+        raise ValueError(f"{text!r} is not LIMIT=SOFT[:HARD] with one of {', '.join(LIMITS)}")
+    numbers = [-1 if part in ("-1", "unlimited") else whole(part) for part in ((soft, hard) if colon else (soft, soft))]
+    if numbers[1] != -1 and (numbers[0] == -1 or numbers[0] > numbers[1]):
+        raise ValueError("the soft limit is above the hard one")
+    return key, numbers[0], numbers[1]
+
+
+def _without(text: str, allowed: str) -> str:
+    for character in allowed:
+        text = text.replace(character, "")
+    return text

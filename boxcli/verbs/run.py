@@ -1,0 +1,196 @@
+"""`box run`: a new container, to its end or into the background. Hot: what it imports is held by a test."""
+
+from __future__ import annotations
+
+import os
+
+from boxcli import readers
+from boxcli.table import OPTIONS_FIRST, Argument, Option, Values, Verb
+from runtime.container import run
+from runtime.spec import Bind, Spec, Tmpfs
+from store import prepared
+from store.errors import RunError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from store.prepared import Prepared
+
+VERB = Verb(
+    "run",
+    "Run a command in a new container",
+    Option("-i", "--interactive", about="Pass standard input on to the command."),
+    Option("-t", "--tty", about="Give the command a terminal."),
+    Option("-d", "--detach", about="Run in the background and print the container's id."),
+    Option("--rm", about="Remove the container when it ends."),
+    Option("--name", metavar="NAME", read=readers.name, about="Name the container."),
+    Option(
+        "-e", "--env", metavar="KEY[=VALUE]", many=True, read=readers.variable, about="Set a variable, or pass on this shell's."
+    ),
+    Option(
+        "--env-file", metavar="FILE", many=True, completes="file", about="Read variables from a file, one KEY[=VALUE] a line."
+    ),
+    Option(
+        "-v", "--volume", metavar="SRC:DST[:ro]", many=True, read=readers.bind, about="Show a file or directory of this machine."
+    ),
+    Option("-w", "--workdir", metavar="DIR", read=readers.directory, about="The directory to start in."),
+    Option("-u", "--user", metavar="USER[:GROUP]", about="Run as this user, by name or number."),
+    Option(
+        "--network", metavar="none|host", read=readers.network, about="Only loopback, which is the default, or this machine's."
+    ),
+    Option("-h", "--hostname", metavar="NAME", read=readers.hostname, about="The container's host name (else its id)."),
+    Option("--add-host", metavar="NAME:ADDR", many=True, read=readers.host, about="Add a line to /etc/hosts."),
+    Option("--entrypoint", metavar="PROGRAM", about="Replace the image's entrypoint; empty: use none."),
+    Option("--read-only", about="Make the root file system read-only."),
+    Option("--tmpfs", metavar="DIR[:size=,mode=]", many=True, read=readers.tmpfs, about="Mount an empty file system in memory."),
+    Option("--shm-size", metavar="SIZE", read=readers.size, about="Size of /dev/shm (else 64 MiB)."),
+    Option("-m", "--memory", metavar="SIZE", read=readers.size, about="Limit the memory, such as 64m or 1GiB."),
+    Option("--cpus", metavar="N", read=readers.cpus, about="Limit the processor time, such as 0.5."),
+    Option("--pids-limit", metavar="N", read=readers.count, about="Limit the number of processes (else 1024)."),
+    Option("--ulimit", metavar="NAME=SOFT[:HARD]", many=True, read=readers.ulimit, about="Set a resource limit."),
+    Option("--cap-add", metavar="CAP", many=True, about="Add a capability, or ALL."),
+    Option("--cap-drop", metavar="CAP", many=True, about="Drop a capability, or ALL."),
+    Option(
+        "--security-opt",
+        metavar="OPTION",
+        many=True,
+        read=readers.security,
+        about="no-new-privileges=false or seccomp=unconfined: opt out of a protection.",
+    ),
+    Option("--stop-signal", metavar="SIGNAL", read=readers.signal, about="What 'box stop' sends (else the image's, else TERM)."),
+    Option("-l", "--label", metavar="KEY=VALUE", many=True, read=readers.label, about="Label the container."),
+    Option("--cidfile", metavar="FILE", completes="file", about="Write the container's id to a new file."),
+    Argument("IMAGE", completes="image"),
+    Argument("COMMAND", required=False, many=True),
+    options_anywhere=OPTIONS_FIRST,
+    failure=RunError.exit_status,
+)
+
+
+def main(values: Values) -> int:
+    """Run it; the command's exit status, or 0 once it runs in the background."""
+    detached = values.flag("detach")
+    interactive = values.flag("interactive")
+    if values.flag("tty") and interactive and not detached and not os.isatty(0):
+        raise UsageError("standard input is not a terminal", hint="leave out -t, or -i")
+    reference = values.text("image")
+    image = prepared.lookup(values.root, reference) or _prepare(values.root, reference)
+    spec = specification(values, image)
+    id_file = values.text("cidfile")
+    if id_file:
+        spec.id = os.urandom(32).hex()
+        _write_id(id_file, spec.id)
+    try:
+        if detached:
+            from runtime.detached import run_detached
+
+            run_detached(spec)
+            print(spec.id)
+            return 0
+        outcome = run(spec, stdin=0 if interactive else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), forward=True)
+    except BaseException:
+        if id_file:
+            os.unlink(id_file)
+        raise
+    if outcome.oom:
+        os.write(2, b"box: the memory limit was reached, and the kernel killed the command\n")
+    return outcome.status
+
+
+def _prepare(root: str, reference: str) -> Prepared:
+    """What `lookup` reads, made again."""
+    from store.layout import Store
+
+    return prepared.prepare(Store.open(root), reference)
+
+
+def specification(values: Values, image: Prepared) -> Spec:
+    """What the command line makes of the image. Raises UsageError where the two do not fit."""
+    command = values.all("command", str)
+    entrypoint = image.entrypoint
+    if values.flag("entrypoint"):
+        entrypoint = [values.text("entrypoint")] if values.text("entrypoint") else []
+    elif not command:
+        command = image.cmd
+    if not entrypoint and not command:
+        raise UsageError("the image names no command", hint=f"say one: box run {values.text('image')} COMMAND")
+    spec = Spec(values.root, [*entrypoint, *command], image.trees)
+    spec.image = image.reference or values.text("image")
+    spec.image_digest = image.config_digest
+    spec.name = values.text("name")
+    spec.env = environment(image.env, values.all("env_file", str), values.all("env", str))
+    spec.cwd = values.text("workdir") or image.workdir or "/"
+    spec.user = values.text("user") or image.user
+    spec.hostname = values.text("hostname")
+    spec.add_hosts = values.all("add_host", str)
+    spec.network = values.text("network", "none")
+    spec.read_only = values.flag("read_only")
+    spec.mounts = [*values.all("tmpfs", Tmpfs), *map(_existing, values.all("volume", Bind))]
+    spec.memory = values.one("memory", int)
+    spec.cpus = values.one("cpus", float)
+    spec.pids_limit = values.one("pids_limit", int) or spec.pids_limit
+    spec.shm_size = values.one("shm_size", int) or spec.shm_size
+    spec.ulimits = values.all("ulimit", tuple)
+    spec.labels = {**image.labels, **_labels(values.all("label", str))}
+    spec.terminal = values.flag("tty")
+    spec.removed = values.flag("rm")
+    spec.stop_signal = values.one("stop_signal", int) or _stop_signal(image.stop_signal) or spec.stop_signal
+    added, dropped = values.all("cap_add", str), values.all("cap_drop", str)
+    if added or dropped:
+        from runtime.capabilities import RUN_DEFAULT, adjust, names_of
+
+        spec.capabilities = tuple(names_of(adjust(RUN_DEFAULT, added, dropped)))
+    for option in values.all("security_opt", str):
+        if option == "seccomp=unconfined":
+            spec.seccomp = False
+        else:
+            spec.no_new_privileges = option == "no-new-privileges=true"
+    return spec
+
+
+def environment(base: list[str], files: list[str], given: list[str]) -> list[str]:
+    """`base` overlaid with the files' variables and then the given ones; KEY alone takes this process' value, or is left out."""
+    variables = {entry.partition("=")[0]: entry for entry in base}
+    entries: list[str] = []
+    for path in files:
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                lines = file.read().splitlines()
+        except OSError as err:
+            raise UsageError(f"cannot read the variables in {path}: {(err.strerror or str(err)).lower()}") from err
+        entries += [line.lstrip() for line in lines if line.strip() and line.lstrip()[0] not in "#="]
+    for entry in (*entries, *given):
+        key, equals, _ = entry.partition("=")
+        if equals:
+            variables[key] = entry
+        elif key in os.environ:
+            variables[key] = f"{key}={os.environ[key]}"
+    return list(variables.values())
+
+
+def _labels(entries: list[str]) -> dict[str, str]:
+    return {key: value for key, _, value in (entry.partition("=") for entry in entries)}
+
+
+def _existing(bind: Bind) -> Bind:
+    source = os.path.abspath(bind.source)
+    if not os.path.exists(source):
+        raise UsageError(f"there is no {source} to show at {bind.target}")
+    return Bind(source, bind.target, bind.read_only)
+
+
+def _stop_signal(text: str) -> int:
+    try:
+        return readers.signal(text) if text else 0
+    except ValueError:
+        return 0  # the image's word; TERM is what it gets for nonsense
+
+
+def _write_id(path: str, identity: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError as err:
+        raise UsageError(
+            f"{path} exists", hint="another container may be using it; remove it, or name another --cidfile"
+        ) from err
+    with open(fd, "w") as file:
+        file.write(identity)
