@@ -4,8 +4,6 @@ This module is on the hot path of `box run`. It knows the names of the verbs; ea
 (`VERB`) and its `main(values) -> exit status`, and is imported only when it is called.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 
@@ -43,7 +41,7 @@ class _SiteLater:
         return PathFinder.find_spec(name)
 
 
-def enter(program: str, argv: Sequence[str]) -> NoReturn:
+def enter(program: str, argv: "Sequence[str]") -> "NoReturn":
     """Be `program` (box or box-runtime) to the end of the process."""
     for descriptor in (0, 1, 2):  # whatever is opened later must not become somebody's standard stream
         try:
@@ -61,7 +59,7 @@ def enter(program: str, argv: Sequence[str]) -> NoReturn:
     os._exit(status)  # without the interpreter's own tidying, which costs a millisecond
 
 
-def load(name: str) -> ModuleType:
+def load(name: str) -> "ModuleType":
     """The module of a verb."""
     module: ModuleType = __import__("boxcli.verbs." + ("import_" if name == "import" else name), fromlist=("VERB",))
     return module
@@ -80,7 +78,7 @@ def default_root() -> str:
     return data + "/box"
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: "Sequence[str]") -> int:
     """Run one command line: everything is said and flushed on return. The exit status."""
     failure_status = 0
     try:
@@ -101,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
     return status
 
 
-def _split(argv: Sequence[str]) -> tuple[str, Sequence[str], str]:
+def _split(argv: "Sequence[str]") -> "tuple[str, Sequence[str], str]":
     """The verb, what follows it, and the root directory; no verb when click has to look at it."""
     root = ""
     at = 0
@@ -116,7 +114,7 @@ def _split(argv: Sequence[str]) -> tuple[str, Sequence[str], str]:
     return argv[at], argv[at + 1 :], os.path.abspath(root) if root else default_root()
 
 
-def _click(argv: Sequence[str]) -> int:
+def _click(argv: "Sequence[str]") -> int:
     from boxcli import click_face
 
     return click_face.main(argv)

@@ -3,8 +3,6 @@
 On the hot path of `box run`: no `re` here.
 """
 
-from __future__ import annotations
-
 from runtime.spec import Bind, Tmpfs
 
 _DIGITS = frozenset("0123456789")

@@ -7,8 +7,6 @@ reader refuses) it returns None, and click, which agrees with it on all that it 
 This module is on the hot path of `box run`: it imports nothing.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +25,7 @@ class Option:
     __slots__ = ("about", "completes", "flags", "key", "many", "metavar", "read")
 
     def __init__(
-        self, *flags: str, about: str, metavar: str = "", many: bool = False, read: Reader | None = None, completes: str = ""
+        self, *flags: str, about: str, metavar: str = "", many: bool = False, read: "Reader | None" = None, completes: str = ""
     ) -> None:
         self.flags = flags
         self.key = flags[-1].lstrip("-").replace("-", "_")
@@ -44,7 +42,7 @@ class Argument:
     __slots__ = ("completes", "key", "many", "metavar", "read", "required")
 
     def __init__(
-        self, metavar: str, *, required: bool = True, many: bool = False, read: Reader | None = None, completes: str = ""
+        self, metavar: str, *, required: bool = True, many: bool = False, read: "Reader | None" = None, completes: str = ""
     ) -> None:
         self.metavar = metavar
         self.key = metavar.lower()
@@ -91,7 +89,7 @@ class Values:
         """Whether the flag was given."""
         return key in self.given
 
-    def one(self, key: str, kind: type[T]) -> T | None:
+    def one(self, key: str, kind: "type[T]") -> "T | None":
         """The value given last, or None."""
         value = self.given.get(key)
         assert value is None or isinstance(value, kind), (key, value)
@@ -103,14 +101,14 @@ class Values:
         assert isinstance(value, str), (key, value)
         return value
 
-    def all(self, key: str, kind: type[T]) -> list[T]:
+    def all(self, key: str, kind: "type[T]") -> "list[T]":
         """Every value given, in order."""
         value = self.given.get(key, [])
         assert isinstance(value, list), (key, value)
         return value
 
 
-def parse(verb: Verb, argv: Sequence[str], root: str) -> Values | None:
+def parse(verb: Verb, argv: "Sequence[str]", root: str) -> "Values | None":
     """The values of `argv`, or None when it is not plainly right."""
     texts: dict[str, list[str]] = {}
     given: dict[str, object] = {}
@@ -159,7 +157,7 @@ def parse(verb: Verb, argv: Sequence[str], root: str) -> Values | None:
     return _read(verb, texts, given, positional, root)
 
 
-def _read(verb: Verb, texts: dict[str, list[str]], given: dict[str, object], positional: list[str], root: str) -> Values | None:
+def _read(verb: Verb, texts: dict[str, list[str]], given: dict[str, object], positional: list[str], root: str) -> "Values | None":
     try:
         for option in verb.options:
             if option.key in texts:

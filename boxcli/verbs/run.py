@@ -1,7 +1,5 @@
 """`box run`: a new container, to its end or into the background. Hot: what it imports is held by a test."""
 
-from __future__ import annotations
-
 import os
 
 from boxcli import readers
@@ -96,14 +94,14 @@ def main(values: Values) -> int:
     return outcome.status
 
 
-def _prepare(root: str, reference: str) -> Prepared:
+def _prepare(root: str, reference: str) -> "Prepared":
     """What `lookup` reads, made again."""
     from store.layout import Store
 
     return prepared.prepare(Store.open(root), reference)
 
 
-def specification(values: Values, image: Prepared) -> Spec:
+def specification(values: Values, image: "Prepared") -> Spec:
     """What the command line makes of the image. Raises UsageError where the two do not fit."""
     command = values.all("command", str)
     entrypoint = image.entrypoint
