@@ -1,17 +1,25 @@
 """The kernel calls that Python has no name for: the one place where box crosses into libc by address.
 
 `_ctypes` is used without its wrapper package `ctypes`, whose import costs 2.4 ms of a command that lasts ten. Every
-function raises `OSError` with errno, the call's name and, where there is one, the path. Integers are passed at full width, `bytes` as
-a pointer to their data, `None` as a null pointer.
+function raises `OSError` with errno, the call's name and, where there is one, the path. Integers are passed at full width,
+`bytes` as a pointer to their data, `None` as a null pointer.
 
 Sources: the man pages of the calls; linux/mount.h, linux/openat2.h. Calls numbered from 424 on have the same number on every
-architecture.
+architecture. A `Page` is what the kernel writes into.
 """
 
 import os
-from _ctypes import FUNCFLAG_CDECL, FUNCFLAG_PYTHONAPI, FUNCFLAG_USE_ERRNO, CFuncPtr, _SimpleCData, dlopen, dlsym, get_errno
-
-Argument = int | bytes | None
+from _ctypes import (
+    FUNCFLAG_CDECL,
+    FUNCFLAG_PYTHONAPI,
+    FUNCFLAG_USE_ERRNO,
+    Array,
+    CFuncPtr,
+    _SimpleCData,
+    dlopen,
+    dlsym,
+    get_errno,
+)
 
 MACHINE = os.uname().machine
 
@@ -39,14 +47,35 @@ CLOEXEC = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC and OPEN_TREE_CLONE take the same
 TYPE_CHECKING = False  # as in typing, whose import would cost 9 ms
 if TYPE_CHECKING:
     _SimpleInt = _SimpleCData[int]
+    _SimpleBytes = _SimpleCData[bytes]
+    _BytesArray = Array[_SimpleBytes]
 else:
-    _SimpleInt = _SimpleCData
+    _SimpleInt = _SimpleBytes = _SimpleCData
+    _BytesArray = Array
 
 
 class Long(_SimpleInt):
     """A C `long`: an integer argument at full width (a bare int is passed as a C int)."""
 
     _type_ = "l"
+
+
+class _Char(_SimpleBytes):
+    _type_ = "c"
+
+
+class _CharPointer(_SimpleBytes):
+    _type_ = "z"
+
+
+class Page(_BytesArray):
+    """A zeroed page for the kernel to write into; a slice of it is `bytes`."""
+
+    _type_ = _Char
+    _length_ = 4096
+
+
+Argument = int | bytes | Page | None
 
 
 class _Function(CFuncPtr):
@@ -65,7 +94,7 @@ _syscall_holding = _HoldingFunction(dlsym(_libc, "syscall"))
 _functions: dict[str, _Function] = {}
 
 
-def _widen(arguments: tuple[Argument, ...]) -> list[Long | bytes | None]:
+def _widen(arguments: tuple[Argument, ...]) -> list[Long | bytes | Page | None]:
     return [Long(value) if isinstance(value, int) else value for value in arguments]
 
 
@@ -99,6 +128,11 @@ def libc(name: str, *arguments: Argument, path: str | None = None) -> int:
     if result == -1:
         raise _fail(name, path)
     return result
+
+
+def address_of(data: bytes) -> int:
+    """Where `data` lies in memory, for a pointer within a structure. It holds for as long as the caller keeps `data`."""
+    return int.from_bytes(bytes(_CharPointer(data)), "little")
 
 
 def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
