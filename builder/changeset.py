@@ -1,23 +1,32 @@
 """What a file step changes, decided as a value before anything is written, then written as an overlay's upper directory.
 
-A `Changeset` maps paths (bytes, no leading slash) to nodes. It is built against the `View` below the step, which it only reads: a
-directory that exists keeps its mode and owner, a symlink to a directory is followed, missing parents come into being as root's 0755.
+A `Changeset` maps paths (bytes, no leading slash) to nodes. It is built against the `View` below the step, which it only reads:
+a directory that exists keeps its mode and owner, a symlink to a directory is followed, missing parents come into being as root's
+0755.
 """
 
 import errno
 import os
 import stat
-from collections.abc import Callable
+from typing import Protocol
 
 from builder.inputs import CHUNK, shown
 from builder.view import View
 from store.errors import BuildError
 
-Open = Callable[[], int]
+
+class Source(Protocol):
+    """Where a file's bytes come from."""
+
+    def open(self) -> int:
+        """A descriptor at the file's beginning."""
+
+    def check(self, descriptor: int) -> None:
+        """Raise BuildError when the file changed since it was listed; called when all of it was read."""
 
 
 class Node:
-    """One changed entry. `kind` is directory, file, symlink or whiteout; a file's bytes are `content`, or are read from `source`."""
+    """One changed entry. `kind` is directory, file, symlink or whiteout; a file's bytes are `content` or come from `source`."""
 
     __slots__ = ("content", "gid", "kind", "mode", "source", "target", "uid", "xattrs")
 
@@ -29,7 +38,7 @@ class Node:
         gid: int = 0,
         *,
         content: bytes = b"",
-        source: Open | None = None,
+        source: Source | None = None,
         target: bytes = b"",
         xattrs: dict[str, bytes] | None = None,
     ) -> None:
@@ -64,7 +73,7 @@ class Changeset:
         return not path or self.view.is_directory(path)
 
     def put(self, path: bytes, node: Node) -> None:
-        """Place a file or symlink at `path`, which holds no symlinks but perhaps its last name; that is replaced, a directory is not."""
+        """Place a file or symlink at `path`, where no name but the last is a symlink; that is replaced, a directory is not."""
         if self.is_directory(path):
             raise BuildError(
                 f"/{shown(path)} is a directory in the image and would be replaced by a {node.kind}",
@@ -129,7 +138,14 @@ class Changeset:
 
     def remove(self, path: bytes) -> None:
         """Take away what the view has at `path`, and all below it."""
+        above = parent(path)
+        while above:
+            if above in self.nodes and self.nodes[above].kind == "whiteout":
+                return
+            above = parent(above)
         self.make_parents(path)
+        for below in [other for other in self.nodes if other.startswith(path + b"/")]:
+            del self.nodes[below]
         self.nodes[path] = Node("whiteout")
 
     def write(self, upper: int) -> None:
@@ -193,13 +209,14 @@ def _write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _copy(source: Open, target: int) -> None:
-    origin = source()
+def _copy(source: Source, target: int) -> None:
+    origin = source.open()
     try:
         data = os.read(origin, CHUNK)
         _write_all(target, data)
         while len(data) == CHUNK and _copy_rest(origin, target):
             pass
+        source.check(origin)
     finally:
         os.close(origin)
 

@@ -229,6 +229,14 @@ class Context:
             os.close(descriptor)
         return os.path.relpath(real, top) if real != top else b""
 
+    def is_dangling(self, path: bytes) -> bool:
+        """Whether `path` is a symlink that leads to nothing."""
+        try:
+            os.close(open_beneath(self.root, path, os.O_PATH | os.O_NOFOLLOW, follow=True))
+        except OSError:
+            return False
+        return True
+
     def read(self, path: bytes, excluded: Callable[[bytes, bytes], bool] | None = None) -> Iterator[Input]:
         """The entry at `path` (itself no symlink) and, for a directory, all below it in the order of their names."""
         try:

@@ -18,8 +18,8 @@ class Parts:
     """What a key is made of.
 
     `parent` is the chain id of what lies below (empty for nothing), `text` the step's canonical form, `epoch` the time that newer
-    files are set to. `env`, `workdir` and `user` are those in force, empty where the step does not look at them. `inputs` says for
-    each file that is taken in (a path) what of it counts.
+    files are set to. `env`, `workdir` and `user` are those in force, empty where the step does not look at them. `inputs` says of
+    each file that is taken in (a path) what counts.
     """
 
     parent: str

@@ -1,7 +1,7 @@
 """The file tree that a step finds: the merged layers below it, read by paths as a process inside would resolve them.
 
-Every look is one openat2(RESOLVE_IN_ROOT), so no link in an image leads out of it. Paths are bytes without a leading slash; b"" is
-the root. The tree does not change while it is looked at.
+Every look is one openat2(RESOLVE_IN_ROOT), so no link in an image leads out of it. Paths are bytes without a leading slash; b""
+is the root. The tree does not change while it is looked at.
 """
 
 import errno
@@ -102,7 +102,7 @@ class View:
     def resolve(self, path: bytes, *, last: bool = True) -> bytes:
         """`path` with its symlinks followed (the final one only with `last`): no name in the answer is a symlink.
 
-        What is missing is taken as written; `..` at the root stays there. BuildError for a loop or a file where a directory must be.
+        What is missing is taken as written; `..` at the root stays there. BuildError for a loop, or a file as a directory.
         """
         todo = [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]
         done: list[bytes] = []
