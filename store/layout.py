@@ -1,0 +1,146 @@
+"""The store as a directory: an OCI image layout with what box adds to it (ARCHITECTURE.md has the picture)."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+from store.blobs import Blobs, Readable
+from store.digest import OCI_INDEX
+from store.documents import canonical
+from store.drafts import Drafts, sync_directory
+from store.errors import BlobMissing, FormatTooNew, StoreError
+from store.faults import Attempt
+from store.images import Images, Layer
+from store.locks import Lock
+from store.prepared import read_text
+from store.references import References
+from store.snapshots import Driver
+
+FORMAT = 1
+OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_DIRECTORIES = (
+    "blobs", "blobs/sha256", "layers", "snapshots", "snapshots/empty", "prepared", "cache", "containers", "logs", "drafts",
+)  # fmt: skip
+_KNOWN = frozenset({"oci-layout", "index.json", *_DIRECTORIES})
+
+
+class Store:
+    """The door to everything in one store. Open it with `Store.open`; it holds nothing that would have to be closed."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.drafts = Drafts(f"{root}/drafts")
+        self.blobs = Blobs(f"{root}/blobs/sha256", self.drafts)
+        self.tars = Blobs(f"{root}/layers", self.drafts)
+        self.images = Images(self.blobs)
+        self.references = References(root, self.drafts, self.images.config_digest)
+        self._sharing = 0
+
+    @classmethod
+    def open(cls, root: str) -> "Store":
+        """The store at `root`, made when there is none, rid of what killed commands left behind.
+
+        FormatTooNew when a newer box wrote it, StoreError when the directory is something else or open to other users; nothing is
+        touched then.
+        """
+        root = os.path.abspath(root)
+        store = cls(root)
+        with Attempt(f"open the store {root}"):
+            try:
+                version = read_text(f"{root}/format")
+            except (FileNotFoundError, NotADirectoryError):
+                store._create()
+                return store
+            _check_format(version, root)
+            _check_owner(root)
+            store.drafts.sweep()
+        return store
+
+    @cached_property
+    def snapshots(self) -> Driver:
+        """The driver that turns this store's layers into trees."""
+        from store.snapshot_overlay import OverlayDriver
+
+        return OverlayDriver(f"{self.root}/snapshots", self.drafts, self.open_layer)
+
+    def open_layer(self, layer: Layer) -> Readable:
+        """The layer's uncompressed tar, verified as it is read."""
+        if not layer.compressed:
+            return self.blobs.open(layer.descriptor)
+        try:
+            return self.tars.open_digest(layer.diff_id)
+        except BlobMissing:
+            from store.decompress import open_stream
+
+            return open_stream(self.blobs.open(layer.descriptor))
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """In this block no blob and no tree is deleted: for whoever makes something of blobs that no reference names yet."""
+        with Attempt("lock the store"):
+            lock = Lock(f"{self.root}/blobs", shared=True)
+        self._sharing += 1
+        try:
+            yield
+        finally:
+            self._sharing -= 1
+            lock.close()
+
+    @contextmanager
+    def exclusive(self, *, patience: float) -> Iterator[bool]:
+        """In this block nobody is in a `shared` one; False when that could not be had within `patience` seconds."""
+        if self._sharing:
+            raise StoreError("blobs cannot be deleted while this command is still making some")
+        with Attempt("lock the store"):
+            lock = Lock.attempt(f"{self.root}/blobs", patience=patience)
+        if lock is None:
+            yield False
+            return
+        with lock:
+            yield True
+
+    def _create(self) -> None:
+        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        with Lock(self.root):
+            if os.path.lexists(f"{self.root}/format"):  # another command was first
+                _check_format(read_text(f"{self.root}/format"), self.root)
+                return
+            strangers = sorted(set(os.listdir(self.root)) - _KNOWN)
+            if strangers:
+                raise StoreError(
+                    f"{self.root} is not a store: it has {strangers[0]!r} in it", hint="choose an empty directory with --root"
+                )
+            os.chmod(self.root, 0o700)
+            for name in _DIRECTORIES:
+                os.makedirs(f"{self.root}/{name}", mode=0o755 if name == "snapshots/empty" else 0o700, exist_ok=True)
+            if not os.path.lexists(f"{self.root}/index.json"):
+                index = canonical({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}) + b"\n"
+                self.drafts.replace(f"{self.root}/index.json", index, durable=True)
+            self.drafts.replace(f"{self.root}/oci-layout", OCI_LAYOUT, durable=True)
+            sync_directory(f"{self.root}/blobs")
+            # Last: a directory without it is a store that was never finished, and is finished by the next command.
+            self.drafts.replace(f"{self.root}/format", f"{FORMAT}\n".encode(), durable=True)
+            sync_directory(os.path.dirname(self.root))
+
+
+def _check_format(text: str, root: str) -> None:
+    version = text.strip()
+    if not (version.isascii() and version.isdigit() and len(version) < 10) or int(version) < 1:
+        raise StoreError(f"{root}/format is damaged: {version[:40]!r}", hint="if this is a store of box, it should say 1")
+    if int(version) > FORMAT:
+        raise FormatTooNew(
+            f"the store {root} has format {int(version)}; this box knows {FORMAT}",
+            hint="use the newer box that wrote it, or another store with --root",
+        )
+
+
+def _check_owner(root: str) -> None:
+    status = os.stat(root)
+    if status.st_uid != os.geteuid():
+        raise StoreError(
+            f"the store {root} belongs to user {status.st_uid}", hint="run box as that user, or choose another with --root"
+        )
+    if status.st_mode & 0o077:
+        # Its trees hold set-uid programs of other systems, which must stay out of other users' reach.
+        raise StoreError(f"the store {root} is open to other users (mode {status.st_mode & 0o7777:o})", hint=f"chmod 700 {root}")

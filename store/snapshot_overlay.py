@@ -1,0 +1,173 @@
+"""The `overlay` driver: each layer unpacked once into a tree of files with overlayfs's own whiteouts, overlayfs on top.
+
+    ROOT/snapshots/CHAIN/tree       the layer's files
+    ROOT/snapshots/CHAIN/complete   the boot id of its making, or "synced"
+    ROOT/snapshots/empty            the tree of the empty chain
+
+Trees are never synced: after a crash files in them may be empty or short. So a tree is believed only in the boot that made it,
+and made again from the layer's tar in the next. A tree appears by one rename, with all that is in it.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+
+from store.blobs import Readable
+from store.digest import Digest
+from store.drafts import Drafts, write_all
+from store.errors import BlobCorrupt, StoreError
+from store.faults import Attempt
+from store.images import Layer
+from store.locks import Lock
+from store.prepared import boot_id, read_text
+from store.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, new_filesystem
+from store.trees import delete_tree
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_SYNCED = "synced"
+_OPTION_LIMIT = 255  # fsconfig(2) takes strings of less than 256 bytes
+
+OpenLayer = Callable[[Layer], Readable]
+
+
+class OverlayDriver:
+    """See the module. `open_layer` gives a layer's uncompressed tar."""
+
+    name = "overlay"
+
+    __slots__ = ("_boot", "_directory", "_drafts", "_open_layer")
+
+    def __init__(self, directory: str, drafts: Drafts, open_layer: OpenLayer) -> None:
+        self._directory = directory
+        self._drafts = drafts
+        self._open_layer = open_layer
+        self._boot = boot_id()
+
+    def trees(self, chain: Sequence[Layer]) -> list[str]:
+        """See Driver."""
+        trees: list[str] = []
+        for layer in chain:
+            if not self._believable(layer.chain_id):
+                self._make(layer, trees)
+            trees.insert(0, self._tree(layer.chain_id))
+        return trees or [f"{self._directory}/empty"]
+
+    def adopt(self, chain_id: str, directory: str) -> str:
+        """See Driver."""
+        with Attempt(f"keep the tree of {chain_id}"):
+            if self._believable(chain_id):
+                delete_tree(directory)
+            else:
+                with self._drafts.directory("tree") as draft:
+                    os.rename(directory, f"{draft.path}/tree")
+                    self._complete(draft.path)
+                    self._publish(chain_id, draft.path)
+        return self._tree(chain_id)
+
+    def view(self, chain: Sequence[Layer]) -> int:
+        """See Driver."""
+        trees = self.trees(chain)
+        with Attempt("open the image's tree"):
+            if len(trees) == 1:  # overlayfs wants two lowers, or an upper
+                return os.open(trees[0], _DIRECTORY)
+            return _mount(trees, [], MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID)
+
+    def writable(self, chain: Sequence[Layer], upper: str, work: str, *, attributes: int = MOUNT_ATTR_NODEV) -> int:
+        """See Driver."""
+        trees = self.trees(chain)
+        # volatile: otherwise the unmount syncs the whole file system. What lies in `upper` is derived data.
+        options: list[tuple[str, str | None]] = [("upperdir", upper), ("workdir", work), ("volatile", None)]
+        with Attempt("mount the image's tree"):
+            return _mount(trees, options, attributes)
+
+    def delete(self, chain_id: str) -> None:
+        """See Driver."""
+        self._drafts.discard(f"{self._directory}/{Digest.parse(chain_id).hex}")
+
+    def all(self) -> list[str]:
+        """See Driver."""
+        with os.scandir(self._directory) as entries:
+            return [f"sha256:{entry.name}" for entry in entries if entry.name != "empty"]
+
+    def _tree(self, chain_id: str) -> str:
+        return f"{self._directory}/{Digest.parse(chain_id).hex}/tree"
+
+    def _believable(self, chain_id: str) -> bool:
+        try:
+            made = read_text(f"{self._directory}/{Digest.parse(chain_id).hex}/complete")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return False
+        return made.rstrip() in (self._boot, _SYNCED)
+
+    def _make(self, layer: Layer, lowers: Sequence[str]) -> None:
+        from store.unpack import unpack
+
+        with self._drafts.directory("tree") as draft:
+            with Attempt(f"make the tree of layer {layer.diff_id}"):
+                os.mkdir(f"{draft.path}/tree", 0o755)
+                tree = os.open(f"{draft.path}/tree", _DIRECTORY)
+            try:
+                unpacked = unpack(self._open_layer(layer), tree, lowers=lowers)
+            finally:
+                os.close(tree)
+            if unpacked.diff_id != layer.diff_id:
+                raise BlobCorrupt(layer.diff_id, unpacked.diff_id, where="an unpacked layer")
+            with Attempt(f"make the tree of layer {layer.diff_id}"):
+                self._complete(draft.path)
+                self._publish(layer.chain_id, draft.path)
+
+    def _complete(self, directory: str) -> None:
+        descriptor = os.open(f"{directory}/complete", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            write_all(descriptor, f"{self._boot}\n".encode())
+        finally:
+            os.close(descriptor)
+
+    def _publish(self, chain_id: str, directory: str) -> None:
+        """Rename `directory` to the chain's place, or leave it where it is when another maker was first."""
+        place = os.path.dirname(self._tree(chain_id))
+        # The lock lasts for a rename or two: it keeps a maker from taking away, as stale, the tree that another made meanwhile.
+        with Lock(self._directory):
+            if self._believable(chain_id):
+                return
+            self._drafts.discard(place)
+            os.rename(directory, place)
+
+
+def _mount(trees: Sequence[str], options: list[tuple[str, str | None]], attributes: int) -> int:
+    """A detached overlay mount of `trees`, the topmost first.
+
+    Layers are named through /proc/self/fd: short whatever the store's path is, and without the characters that mean something to
+    overlayfs.
+    """
+    # Distributions differ in these defaults, and each would put marks into an upper that no layer can carry.
+    fixed: list[tuple[str, str | None]] = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")]
+    if os.geteuid() != 0:
+        fixed.append(("userxattr", None))
+    descriptors: list[int] = []
+    try:
+        for path in trees:  # one by one, so that those before a failure are closed
+            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptors.append(descriptor)
+        lowers = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
+        short = []
+        for key, value in options:
+            if value is not None:
+                descriptors.append(os.open(value, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+                value = f"/proc/self/fd/{descriptors[-1]}"
+            short.append((key, value))
+        try:
+            return new_filesystem("overlay", [("lowerdir+", lower) for lower in lowers] + short + fixed, attributes)
+        except OSError as err:
+            if err.errno != errno.EINVAL:
+                raise
+        joined = ":".join(lowers)  # Linux before 6.5 has no lowerdir+
+        if len(joined) > _OPTION_LIMIT:
+            raise StoreError(
+                f"this kernel cannot stack {len(trees)} layers by descriptor",
+                hint="Linux 6.5 and later can; or build from fewer steps",
+            )
+        return new_filesystem("overlay", [("lowerdir", joined), *short, *fixed], attributes)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
