@@ -3,8 +3,11 @@
 A set of capabilities is an int, bit N for capability N. Hot: `box run` imports it. Sources: capabilities(7), linux/capability.h.
 """
 
+import os
+from _ctypes import get_errno
+
 from store.errors import UsageError
-from store.syscalls import Page, libc
+from store.syscalls import Long, Page, function, libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,14 +77,13 @@ def adjust(default: int, add: "Iterable[str]", drop: "Iterable[str]") -> int:
 
 def limit_bounding(mask: int) -> None:
     """Take all but `mask` out of the calling thread's bounding set, those too that this kernel has and the table does not."""
-    for number in range(64):
-        if not mask >> number & 1:
-            try:
-                libc("prctl", PR_CAPBSET_DROP, number, 0, 0, 0)
-            except OSError as err:
-                if err.errno != _EINVAL:
-                    raise OSError(err.errno, f"drop capability {number} from the bounding set: {err.strerror}") from err
+    prctl, drop, number = function("prctl"), Long(PR_CAPBSET_DROP), Long(0)
+    for number.value in range(64):
+        if not mask >> number.value & 1 and prctl(drop, number) == -1:
+            errno = get_errno()
+            if errno == _EINVAL:
                 return  # past the kernel's last capability
+            raise OSError(errno, f"drop capability {number.value} from the bounding set: {os.strerror(errno)}")
 
 
 def limit_own(mask: int) -> None:

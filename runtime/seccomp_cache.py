@@ -75,6 +75,8 @@ def _compile(directory: str, path: str, gates: int) -> bytes:
 def _keep(directory: str, path: str, data: bytes) -> None:
     """Make the file appear whole under its name, or not at all. Where that fails, the next run compiles again: nothing worse."""
     try:
+        if not os.path.isdir(directory):
+            os.mkdir(directory, 0o700)
         fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except OSError:
         return

@@ -52,17 +52,19 @@ def find(passwd: bytes, group: bytes, text: str) -> User:
     """
     user, _, wanted_group = text.partition(":")
     number = _number(user) if user else 0
-    name = os.fsencode(user) if number is None else b""
-    found = next((entry for entry in _users(passwd) if (entry[1] == number if number is not None else entry[0] == name)), None)
-    if found is not None:
-        name, uid, gid, home = found
-    elif number is not None:
-        uid, gid, home = number, 0, "/"
+    if number is None:
+        name = os.fsencode(user)
+        entry = next((entry for entry in _users(passwd, name) if entry[0] == name), None)
+        if entry is None:
+            raise _unknown("user", user, "/etc/passwd", [entry[0] for entry in _users(passwd)])
     else:
-        raise _unknown("user", user, "/etc/passwd", [entry[0] for entry in _users(passwd)])
+        entry = next((entry for entry in _users(passwd, b"%d" % number) if entry[1] == number), (b"", number, 0, "/"))
+    name, uid, gid, home = entry
+    others: list[int] = []
     if wanted_group:
         gid = _group(group, wanted_group)
-    others = () if wanted_group or not name else (entry[1] for entry in _groups(group) if name in entry[2])
+    elif name:
+        others = [entry[1] for entry in _groups(group, name) if name in entry[2]]
     return User(uid, gid, tuple(dict.fromkeys((gid, *others))), home, os.fsdecode(name))
 
 
@@ -71,35 +73,36 @@ def _group(group: bytes, wanted: str) -> int:
     if number is not None:
         return number
     name = os.fsencode(wanted)
-    for entry in _groups(group):
+    for entry in _groups(group, name):
         if entry[0] == name:
             return entry[1]
     raise _unknown("group", wanted, "/etc/group", [entry[0] for entry in _groups(group)])
 
 
-def _users(passwd: bytes) -> "Iterator[tuple[bytes, int, int, str]]":
-    """(name, uid, gid, home) of every well-formed line."""
-    for fields in _lines(passwd, 4):
+def _users(passwd: bytes, needle: bytes = b"") -> "Iterator[tuple[bytes, int, int, str]]":
+    """(name, uid, gid, home) of every well-formed line that has `needle` somewhere."""
+    for fields in _lines(passwd, needle, 4):
         uid, gid = _id(fields[2]), _id(fields[3])
         if uid is not None and gid is not None:
             home = os.fsdecode(fields[5]) if len(fields) > 5 else ""
             yield fields[0], uid, gid, home if home.startswith("/") else "/"
 
 
-def _groups(group: bytes) -> "Iterator[tuple[bytes, int, list[bytes]]]":
-    """(name, gid, members) of every well-formed line."""
-    for fields in _lines(group, 3):
+def _groups(group: bytes, needle: bytes = b"") -> "Iterator[tuple[bytes, int, list[bytes]]]":
+    """(name, gid, members) of every well-formed line that has `needle` somewhere."""
+    for fields in _lines(group, needle, 3):
         gid = _id(fields[2])
         if gid is not None:
             yield fields[0], gid, fields[3].split(b",") if len(fields) > 3 else []
 
 
-def _lines(data: bytes, least: int) -> "Iterator[list[bytes]]":
+def _lines(data: bytes, needle: bytes, least: int) -> "Iterator[list[bytes]]":
     for line in data.split(b"\n"):
-        fields = line.strip(b" \t\r").split(b":")
-        # A comment, an empty name and a NUL (which would cut an environment variable short) are no entry.
-        if len(fields) >= least and fields[0] and not fields[0].startswith(b"#") and b"\0" not in line:
-            yield fields
+        if needle in line:
+            fields = line.strip(b" \t\r").split(b":")
+            # A comment, an empty name and a NUL (which would cut an environment variable short) are no entry.
+            if len(fields) >= least and fields[0] and not fields[0].startswith(b"#") and b"\0" not in line:
+                yield fields
 
 
 def _id(field: bytes) -> int | None:

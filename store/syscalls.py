@@ -46,6 +46,8 @@ CLOEXEC = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC and OPEN_TREE_CLONE take the same
 
 TYPE_CHECKING = False  # as in typing, whose import would cost 9 ms
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     _SimpleInt = _SimpleCData[int]
     _SimpleBytes = _SimpleCData[bytes]
     _BytesArray = Array[_SimpleBytes]
@@ -121,13 +123,18 @@ def syscall_keeping_the_lock(name: str, number: int, *arguments: Argument) -> in
 
 def libc(name: str, *arguments: Argument, path: str | None = None) -> int:
     """Call libc's function `name`."""
-    function = _functions.get(name)
-    if function is None:
-        function = _functions[name] = _Function(dlsym(_libc, name))
-    result: int = function(*_widen(arguments))
+    result: int = function(name)(*_widen(arguments))
     if result == -1:
         raise _fail(name, path)
     return result
+
+
+def function(name: str) -> "Callable[..., int]":
+    """libc's function `name` as C has it: -1 is an error, and `get_errno` tells which. For calls in a row or expected errors."""
+    found = _functions.get(name)
+    if found is None:
+        found = _functions[name] = _Function(dlsym(_libc, name))
+    return found
 
 
 def address_of(data: bytes) -> int:
