@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 
 from store.blobs import Blobs, Readable
-from store.digest import OCI_INDEX
+from store.digest import OCI_INDEX, Digest
 from store.documents import canonical
 from store.drafts import Drafts, sync_directory
 from store.errors import BlobMissing, FormatTooNew, StoreError
@@ -74,6 +74,15 @@ class Store:
             from store.decompress import open_stream
 
             return open_stream(self.blobs.open(layer.descriptor))
+
+    def prepared(self) -> list[Digest]:
+        """The manifests of the images that are prepared for `box run`."""
+        return [Digest(f"sha256:{name}") for name in os.listdir(f"{self.root}/prepared") if len(name) == 64]
+
+    def forget_prepared(self, manifest: Digest) -> None:
+        """Drop what was prepared of this image for `box run`."""
+        with suppress(FileNotFoundError):
+            os.unlink(f"{self.root}/prepared/{manifest.hex}")
 
     @contextmanager
     def shared(self) -> Iterator[None]:
