@@ -28,7 +28,7 @@ class Misuse(Exception):
 
 
 class Arguments:
-    """The arguments of one build: declared with a default or none (None), given by the caller, or declared where they are used."""
+    """The arguments of one build: declared with a default or None, given by the caller, or declared where they are used."""
 
     __slots__ = ("declared", "given", "inline")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from boxfile import intents
 from boxfile.kinds import ARGUMENT, Key, Kind, Reader, describe, fields_schema, list_of, not_yet, read_fields
 from boxfile.likeness import quoted
 from boxfile.nodes import Mapping, Node, Scalar
@@ -11,6 +12,7 @@ from boxfile.references import flaw
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".txz", ".tar.bz2")
 """How the name of a tarball ends; what it is compressed with is read from its bytes."""
 
+_TARBALL = r"\.(tar(\.gz|\.zst|\.xz|\.bz2)?|tgz|txz)$"
 _LATER = {
     "https": "a base from https",
     "oci": "a base from an OCI layout (oci:DIR)",
@@ -47,16 +49,10 @@ def _read(reader: Reader, node: Node) -> Base:
         raise reader.error(
             node, f"expected a base, found {describe(node)}", hint="one base; for programs of this machine write 'host: [...]'"
         )
-    values = read_fields(reader, node, TABLE, where="this base", meant=_MEANT)
+    values = read_fields(reader, node, TABLE, where="this base", meant=intents.BASE)
     if "host" not in values:
         raise reader.error(node, "this base says nothing", hint="write a tarball, an image, 'scratch' or 'host: [sh, ls]'")
     return HostBase(node.at, values["host"])
-
-
-_MEANT = {
-    name: "write the tarball, image or 'scratch' as the value itself: 'base: ./debian.tar'"
-    for name in ("tar", "tarball", "image", "from", "file", "path", "url", "scratch")
-}
 
 
 def _named(reader: Reader, node: Scalar) -> Base:
@@ -102,11 +98,10 @@ BASE = Kind(
     {
         "anyOf": [
             {"const": "scratch"},
-            {"type": "string", "pattern": r"^\./(?!(.*/)?\.\.(/|$)).*\.(tar|tar\.gz|tgz|tar\.zst|tar\.xz|txz|tar\.bz2)$"},
+            {"type": "string", "pattern": r"^\./(?!(.*/)?\.\.(/|$)).*" + _TARBALL},
             {
                 "type": "string",
-                "pattern": r"^(?!host$)(?!(oci|oci-archive|docker-archive|docker|https?):)(?!.*\.(tar|tar\.gz|tgz|tar\.zst|tar\.xz|txz|tar\.bz2)$)"
-                r"[a-z0-9][A-Za-z0-9._:/@-]*$",
+                "pattern": rf"^(?!host$)(?!({'|'.join(_LATER)}|http):)(?!.*{_TARBALL})[a-z0-9][A-Za-z0-9._:/@-]*$",
             },
             {"type": "string", "pattern": ARGUMENT},
             {**fields_schema(TABLE), "required": ["host"]},

@@ -1,4 +1,4 @@
-"""A step's meaning as text: the same for the same meaning, whatever the Boxfile's format, places, order of mappings or Python version."""
+"""A step's meaning as text: the same whatever the Boxfile's format, places and order of mappings, and whatever the Python."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OCTAL = {(CopyStep, "mode"), (WriteStep, "mode"), (MkdirStep, "mode")}
 
 
 def canonical(step: Step) -> str:
-    """One line for the verb, then one `field value` line for each field that says something. Distinct meanings have distinct texts."""
+    """A line for the verb, then a `field value` line for each field that says something; distinct meanings, distinct texts."""
     kind = type(step)
     lines = [kind.__name__.removesuffix("Step").lower()]
     for field, value in fields_of(step).items():
@@ -18,10 +18,6 @@ def canonical(step: Step) -> str:
             continue
         if (kind, field) in _UNORDERED:
             value = tuple(sorted(value))
-        lines.append(f"{field} {value:#o}" if (kind, field) in _OCTAL else f"{field} {_ascii(value)}")
+        # ascii, not repr: what repr escapes depends on the Unicode version of the Python at hand.
+        lines.append(f"{field} {value:#o}" if (kind, field) in _OCTAL else f"{field} {value!a}")
     return "\n".join(lines) + "\n"
-
-
-def _ascii(value: object) -> str:
-    """`ascii` of texts, numbers and tuples: what is printable, and so how `repr` writes a text, changes with Python's Unicode version."""
-    return ascii(value)

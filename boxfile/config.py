@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from boxfile import intents
 from boxfile.kinds import Key, Kind, Reader, choice, expect_mapping, fields_schema, list_of, read_fields
 from boxfile.nodes import Mapping, Node
 from boxfile.plan import SHELL, Config, Healthcheck
 from boxfile.values import ABSOLUTE, ACCOUNT, BEYOND_ROOT, COMMAND, COUNT, DURATION, ENV, EXPOSE, LABELS, SIGNAL
 
 HEALTHCHECK_KEYS = {
-    "command": Key(COMMAND, "The command that asks; exit status 0 is well.", required=True),
+    "command": Key(
+        COMMAND, "The command that asks; exit status 0 is well.", required=True, example="command: [test, -e, /ready]"
+    ),
     "interval": Key(DURATION, "How often."),
     "timeout": Key(DURATION, "How long the command may take."),
     "start_period": Key(DURATION, "How long failures at the start do not count."),
@@ -21,7 +24,7 @@ def _healthcheck(reader: Reader, node: Node) -> Healthcheck:
     hint = "write {command: [curl, -f, ...], interval: 30s}; 'reset: [healthcheck]' drops the base's"
     mapping = expect_mapping(reader, node, "a health check", hint)
     return Healthcheck(
-        node.at, **read_fields(reader, mapping, HEALTHCHECK_KEYS, where="'healthcheck'", meant={"test": "command"})
+        node.at, **read_fields(reader, mapping, HEALTHCHECK_KEYS, where="'healthcheck'", meant=intents.HEALTHCHECK)
     )
 
 
@@ -41,12 +44,11 @@ RESETTABLE = tuple(CONFIG_KEYS)
 CONFIG_KEYS["reset"] = Key(
     list_of(choice("a field of the config", *RESETTABLE), "a list of fields", distinct=True), "Fields of the base to drop first."
 )
-_MEANT = {"command": "cmd", "environment": "env", "ports": "expose", "label": "labels", "volume": "volumes", "cwd": "workdir"}
 
 
 def _config(reader: Reader, node: Node) -> Config:
     mapping = expect_mapping(reader, node, "a mapping", "such as config: {cmd: [/bin/sh]}")
-    fields = read_fields(reader, mapping, CONFIG_KEYS, where="'config'", meant=_MEANT)
+    fields = read_fields(reader, mapping, CONFIG_KEYS, where="'config'", meant=intents.CONFIG)
     if "entrypoint" in fields and "cmd" in fields:
         _refuse_lost_arguments(reader, mapping, fields)
     for name in ("entrypoint", "cmd"):
@@ -56,7 +58,7 @@ def _config(reader: Reader, node: Node) -> Config:
 
 
 def _refuse_lost_arguments(reader: Reader, node: Mapping, fields: dict[str, object]) -> None:
-    """A text goes to a shell, which would take the other list as its own arguments and drop them, or run a shell as an argument."""
+    """A text goes to a shell: as an entrypoint it would drop the words of 'cmd', as 'cmd' it would make a shell an argument."""
     if isinstance(fields["entrypoint"], str):
         hint = "write the entrypoint as [program, argument, ...]"
         raise reader.error(node.pairs["entrypoint"][1], "an entrypoint written as a text would ignore 'cmd'", hint=hint)

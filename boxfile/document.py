@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from boxfile import intents
 from boxfile.arguments import Arguments, is_argument_name
 from boxfile.bases import BASE
 from boxfile.config import CONFIG
@@ -45,7 +46,7 @@ def _argument_default(reader: Reader, node: Node) -> str | None:
         raise reader.error(node, f"expected a text, found {describe(node)}", hint="an argument is a text; quote it")
     if node.plain and is_null(node.value):
         return None
-    if "${{" in node.value:
+    if "${{" in node.value.replace("$${{", ""):
         raise reader.error(
             node, "an argument's default is a plain text", hint="arguments are put into the rest of the Boxfile, not into 'args'"
         )
@@ -61,21 +62,15 @@ ARGS = pairs_of(
 )
 
 DOCUMENT_KEYS = {
-    "box": Key(Kind(_version, {"const": VERSION}), "The version of the language.", required=True),
+    "box": Key(Kind(_version, {"const": VERSION}), "The version of the language.", required=True, example=f"box: {VERSION}"),
     "name": Key(NAME, "The reference that the built image gets unless another is asked for."),
     "args": Key(ARGS, "Arguments and their defaults, null for none; set with --arg, used as ${{ name }} or ${{ name:default }}."),
     "include": Key(None, "Other files to take in."),
-    "base": Key(BASE, "What the image starts from.", required=True),
+    "base": Key(BASE, "What the image starts from.", required=True, example="base: ./debian.tar"),
     "steps": Key(STEPS, "What is done, one after the other."),
     "config": Key(CONFIG, "What a container of the image gets."),
     "stages": Key(None, "Other images, built when referred to."),
 }
-_MEANT = {
-    "from": "base", "image": "base", "version": "box", "arg": "args", "build": "steps", "tag": "name", "script": "steps", "stage": "stages",
-    **dict.fromkeys(("run", "copy", "write", "mkdir", "symlink", "remove", "workdir", "user"), "this is a step: put it under 'steps:', after '- '"),
-    **dict.fromkeys(("env", "label"), "this is a step: put it under 'steps:', after '- ', or set it in 'config'"),
-    **{name: f"'{name}' belongs to 'config'" for name in ("entrypoint", "cmd", "expose", "volumes", "labels", "healthcheck", "stop_signal")},
-}  # fmt: skip
 
 
 def parse(text: str, *, path: str = "Boxfile", args: Mapping[str, str] | None = None) -> Plan:
@@ -93,7 +88,7 @@ def parse(text: str, *, path: str = "Boxfile", args: Mapping[str, str] | None = 
         reader.arguments = Arguments(dict(ARGS.read(reader, declared[1])), dict(args or {}))
     else:
         reader.arguments = Arguments({}, dict(args or {}))
-    values = read_fields(reader, document, DOCUMENT_KEYS, where="a Boxfile", meant=_MEANT)
+    values = read_fields(reader, document, DOCUMENT_KEYS, where="a Boxfile", meant=intents.DOCUMENT)
     for name in reader.arguments.unknown():
         place = declared[0] if declared else document
         hint = reader.arguments.hint_for(name) if is_argument_name(name) else ""

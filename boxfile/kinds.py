@@ -36,6 +36,7 @@ class Key(Record):
     doc: str
     required: bool = False
     field: str = ""
+    example: str = ""
 
 
 class Reader:
@@ -67,8 +68,10 @@ class Reader:
         self._spent += len(text)
         if self._spent > TEXT_LIMIT:
             raise self.error(node, f"more than {TEXT_LIMIT >> 20} MiB of text with aliases and arguments written out")
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise self.error(node, "half a surrogate pair is no character")
+        try:
+            text.encode()
+        except UnicodeEncodeError as err:
+            raise self.error(node, "half a surrogate pair is no character") from err
         return text
 
     def line(self, node: Node, wanted: str = "a text") -> str:
@@ -111,24 +114,28 @@ def read_fields(
     for name, (key, value) in node.pairs.items():
         known = table.get(name)
         if known is None:
-            raise unknown_key(reader, key, table, meant or {})
+            raise unknown_key(reader, key, table, meant=meant or {})
         if known.kind is None:
             raise not_yet(reader, key, name)
         values[known.field or name] = known.kind.read(reader, value)
     for name, known in table.items():
         if known.required and name not in node.pairs:
-            have = [other for other, entry in table.items() if entry.required]
-            hint = f"{where} needs {listed(have)}"
-            raise reader.error(node, f"no '{name}' in {where}", hint=hint)
+            raise reader.error(node, f"no '{name}' in {where}", hint=f"such as {known.example}")
     return values
 
 
-def unknown_key(reader: Reader, key: Scalar, table: dict[str, Key], meant: dict[str, str]) -> BoxfileError:
+def unknown_key(reader: Reader, key: Scalar, table: dict[str, Key], *, meant: dict[str, str], what: str = "key") -> BoxfileError:
     """The error for a key that the language does not have here, with the likely one."""
-    name = key.value
-    near = meant.get(name.lower()) or nearest(name, table)
-    hint = f"did you mean '{near}'?" if near and " " not in near else near or f"the keys known here: {listed(table)}"
-    return reader.error(key, f"unknown key {quoted(name)}", hint=hint)
+    meaning = meant.get(key.value.lower())
+    known = [name for name, entry in table.items() if entry.kind]
+    near = meaning if meaning in table else None if meaning else nearest(key.value, table)
+    if near:
+        hint = f"did you mean '{near}'?"
+    elif meaning and " " in meaning:
+        hint = meaning
+    else:
+        hint = f"the {what}s known here: {listed(known)}" if known else "start another step with '-'"
+    return reader.error(key, f"unknown {what} {quoted(key.value)}", hint=hint)
 
 
 def not_yet(reader: Reader, node: Node, what: str) -> BoxfileError:

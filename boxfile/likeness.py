@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LONGEST = 40
 _SHOWN = 60
+_COMPARED = 200
+_LISTED = 16
 
 
 def distance(a: str, b: str) -> int:
-    """How many letters must be changed, added, left out or swapped with the next to turn `a` into `b` (optimal string alignment)."""
+    """How many letters to change, add, leave out or swap with the next turn `a` into `b` (optimal string alignment)."""
     before: list[int] = []
     last = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
@@ -29,6 +33,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` is most likely a slip of, if any is near enough to say so."""
     if not word or len(word) > _LONGEST:
         return None
+    known = islice(known, _COMPARED)
     folded = word.lower().replace("-", "_")
     scored = [(distance(folded, name.lower().replace("-", "_")), name) for name in known if abs(len(name) - len(word)) <= 3]
     best = min(scored, default=None)
@@ -57,6 +62,8 @@ def _escape(character: str) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """'a', 'b' and 'c'."""
-    words = [f"'{name}'" for name in names]
+    """'a', 'b' and 'c'; the first few of many."""
+    words = [quoted(name) for name in islice(names, _LISTED + 1)]
+    if len(words) > _LISTED:
+        return f"{', '.join(words[:-1])}, …"
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

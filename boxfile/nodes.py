@@ -1,7 +1,7 @@
-"""YAML text -> a graph of nodes with places, from the parser's events: no tags, no merge keys, one document, aliases that stay aliases.
+"""YAML text -> a graph of nodes with places, from the parser's events: no tags, no merge keys, one document, aliases kept.
 
-An alias shares the children of what it names, so a bomb of aliases costs what its text costs; `size` and `depth` count as if it had
-been written out, and the limits are held on those numbers while the graph is made.
+An alias shares the children of what it names, so a bomb of aliases costs what its text costs; `size` and `depth` count as if it
+had been written out, and the limits are held on those numbers while the graph is made.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEPTH_LIMIT = 64
 
 
 class Node:
-    """What the kinds of nodes share. `line` and `column` are where it is used; `start` and `end` the characters that say its content."""
+    """What all nodes have: `line` and `column` of its use, from 1; `start` and `end` of what says its content, from 0."""
 
     __slots__ = ("column", "depth", "end", "line", "size", "start", "width")
     noun = "a value"
@@ -78,14 +78,12 @@ class Mapping(Node):
 
 
 def compose(source: Source) -> Node:
-    """The root node of the text's one document. Raises BoxfileError for text that is not YAML, or YAML that a Boxfile does not use."""
+    """The root node of the one document. Raises BoxfileError for what is not YAML, or YAML that a Boxfile does not use."""
     return _Composer(source).document()
 
 
 def _parser(text: str) -> Any:
-    if getattr(yaml, "__with_libyaml__", False):
-        return yaml.cyaml.CParser(text)
-    return PureParser(text)
+    return yaml._yaml.CParser(text) if yaml.__with_libyaml__ else PureParser(text)
 
 
 class PureParser(yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):

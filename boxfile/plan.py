@@ -51,7 +51,7 @@ class Step(Record):
 
 
 class RunStep(Step):
-    """A command run in the image. A string goes to `shell` as its last argument; a tuple is executed as it is and has no shell."""
+    """A command run in the image. A string is the last argument of `shell`; a tuple is executed as it is and has no shell."""
 
     command: str | tuple[str, ...]
     shell: tuple[str, ...] | None = None
@@ -143,7 +143,7 @@ class Healthcheck(Record):
 
 
 class Config(Record):
-    """What a container of the image gets. None: nothing was said, the base's holds. `reset` names the fields of the base to drop first."""
+    """What a container of the image gets; where it says nothing, the base's holds. `reset`: fields of the base to drop first."""
 
     at: Place
     entrypoint: tuple[str, ...] | None = None

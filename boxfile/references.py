@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from boxfile.kinds import ARGUMENT, Kind, Reader
 from boxfile.likeness import quoted
 from boxfile.nodes import Node
@@ -12,7 +14,7 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def flaw(reference: str) -> tuple[str, str] | None:
-    """What is wrong with `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`, and a hint; None for a good one (grammar: the distribution spec's)."""
+    """What is wrong with `[HOST[:PORT]/]NAME[:TAG][@DIGEST]`, and a hint; None for a good one (the distribution's grammar)."""
     rest, at, digest = reference.partition("@")
     if at:
         algorithm, _, digits = digest.partition(":")
@@ -43,7 +45,7 @@ def _is_component(text: str) -> bool:
     if not text or text[0] not in _LOWER or text[-1] not in _LOWER or not _LOWER.issuperset(text.translate(_JOINTS)):
         return False
     single = text.replace("__", "_") if "___" not in text else text
-    return not any(a in "._-" and b in "._-" and not a == b == "-" for a, b in zip(single, single[1:], strict=False))
+    return not any(a in "._-" and b in "._-" and not a == b == "-" for a, b in pairwise(single))
 
 
 _JOINTS = str.maketrans({".": "0", "_": "0", "-": "0"})

@@ -14,7 +14,7 @@ def is_null(text: str) -> bool:
     return text in _NULL
 
 
-def resolve(text: str) -> None | bool | int | float | str:
+def resolve(text: str) -> bool | int | float | str | None:
     """The value of a plain scalar. A number too long to be meant as one stays a text."""
     if text in _NULL:
         return None

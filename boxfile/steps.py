@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boxfile import plan
+from boxfile import intents, plan
 from boxfile.kinds import Key, Kind, Reader, choice, describe, fields_schema, list_of, not_yet, read_fields, unknown_key
 from boxfile.likeness import listed, quoted
 from boxfile.nodes import Mapping, Node, Scalar
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Verb(Record):
-    """One thing that a step does. `short` reads the value of the verb when it is no table of `keys`; `options` may stand beside it."""
+    """One thing that a step does: `short` reads its value when that is no mapping of `keys`; `options` may stand beside it."""
 
     make: type[plan.Step]
     doc: str
@@ -138,7 +138,7 @@ VERBS: dict[str, Verb] = {
         plan.RunStep,
         "Run a command: a text goes to /bin/sh -c, a list is executed as it is.",
         _as("command", COMMAND),
-        {"command": Key(COMMAND, "The command.", required=True), **_RUN_OPTIONS},
+        {"command": Key(COMMAND, "The command.", required=True, example="command: [make, test]"), **_RUN_OPTIONS},
         _RUN_OPTIONS,
         "run: make",
         _settle_run,
@@ -148,8 +148,8 @@ VERBS: dict[str, Verb] = {
         "Copy files of the context: 'src/ -> /app'.",
         Kind(_copy_short, {"type": "string", "pattern": r"^\S+ +-> +\S.*$|\$\{\{"}),
         {
-            "from": Key(SOURCES, "Files and folders of the context.", required=True, field="sources"),
-            "to": Key(ABSOLUTE, "Where they go; a folder when it ends with '/'.", required=True),
+            "from": Key(SOURCES, "Files and folders of the context.", required=True, field="sources", example="from: src/"),
+            "to": Key(ABSOLUTE, "Where they go; a folder when it ends with '/'.", required=True, example="to: /app"),
             **_COPY_OPTIONS,
         },
         _COPY_OPTIONS,
@@ -160,8 +160,8 @@ VERBS: dict[str, Verb] = {
         "Write a file.",
         None,
         {
-            "to": Key(BEYOND_ROOT, "The file.", required=True),
-            "text": Key(CONTENT, "Its content.", required=True, field="content"),
+            "to": Key(BEYOND_ROOT, "The file.", required=True, example="to: /etc/motd"),
+            "text": Key(CONTENT, "Its content.", required=True, field="content", example='text: "hello\\n"'),
             **_WRITE_OPTIONS,
         },
         _WRITE_OPTIONS,
@@ -171,7 +171,7 @@ VERBS: dict[str, Verb] = {
         plan.MkdirStep,
         "Make a directory, and its parents when missing.",
         _as("path", BEYOND_ROOT),
-        {"path": Key(BEYOND_ROOT, "The directory.", required=True), **_MKDIR_OPTIONS},
+        {"path": Key(BEYOND_ROOT, "The directory.", required=True, example="path: /var/lib/app"), **_MKDIR_OPTIONS},
         _MKDIR_OPTIONS,
         "mkdir: /var/lib/app",
     ),
@@ -180,8 +180,13 @@ VERBS: dict[str, Verb] = {
         "Make a symbolic link.",
         None,
         {
-            "path": Key(BEYOND_ROOT, "Where the link is.", required=True),
-            "target": Key(Kind(lambda reader, node: _target(reader, node), TEXT.schema), "What it points to.", required=True),
+            "path": Key(BEYOND_ROOT, "Where the link is.", required=True, example="path: /usr/bin/app"),
+            "target": Key(
+                Kind(lambda reader, node: _target(reader, node), TEXT.schema),
+                "What it points to.",
+                required=True,
+                example="target: /app/bin/app",
+            ),
             **_WHEN,
         },
         _WHEN,
@@ -204,23 +209,9 @@ VERBS: dict[str, Verb] = {
     "user": Verb(plan.UserStep, "Set the user of later steps and the image.", _as("user", ACCOUNT), {}, _WHEN, "user: app"),
     "label": Verb(plan.LabelStep, "Set labels of the image.", _as("labels", LABELS), {}, _WHEN, "label: {title: api}"),
 }
-LATER_VERBS = ("fetch",)
-_MEANT = {
-    "add": "copy", "cp": "copy", "rm": "remove", "delete": "remove", "ln": "symlink", "link": "symlink", "labels": "label", "cwd": "workdir",
-    "environment": "env", "cmd": "run", "command": "run", "script": "run", "shell": "run", "dir": "mkdir", "cd": "workdir", "file": "write",
-    "from": "'base' comes before the steps", "entrypoint": "'entrypoint' belongs to 'config'", "expose": "'expose' belongs to 'config'",
-    "volume": "'volumes' belongs to 'config'", "volumes": "'volumes' belongs to 'config'", "arg": "'args' comes before the steps",
-    "healthcheck": "'healthcheck' belongs to 'config'",
-}  # fmt: skip
-_MEANT_KEYS = {
-    "dest": "to",
-    "target": "to",
-    "src": "from",
-    "source": "from",
-    "content": "text",
-    "cwd": "workdir",
-    "environment": "env",
-}
+LATER = ("fetch",)
+"""Verbs of the language that this version does not do."""
+_AS_KEYS = {name: Key(TEXT, verb.doc) for name, verb in VERBS.items()}
 
 
 def _target(reader: Reader, node: Node) -> str:
@@ -235,14 +226,14 @@ def _step(reader: Reader, node: Node) -> plan.Step:
         hint = ""
         if isinstance(node, Scalar) and 0 < len(node.value) <= 60 and node.value.isprintable():
             word, _, rest = node.value.partition(" ")
-            verb = word.lower().rstrip(":")
-            hint = f"did you mean '{verb}: {rest}'?" if verb in VERBS and rest else f"did you mean 'run: {node.value}'?"
+            first = word.lower().rstrip(":")
+            hint = f"did you mean '{first}: {rest}'?" if first in VERBS and rest else f"did you mean 'run: {node.value}'?"
         raise reader.error(node, f"expected a step, found {describe(node)}", hint=hint)
     name = _verb_of(reader, node)
-    verb = VERBS[name]
+    verb: Verb = VERBS[name]
     key, value = node.pairs[name]
     if isinstance(value, Mapping) and verb.keys:
-        fields = read_fields(reader, value, verb.keys, where=f"'{name}'", meant=_MEANT_KEYS)
+        fields = read_fields(reader, value, verb.keys, where=f"'{name}'", meant=intents.STEP_KEYS)
     elif verb.short:
         fields = verb.short.read(reader, value)
     else:
@@ -252,7 +243,7 @@ def _step(reader: Reader, node: Node) -> plan.Step:
             continue
         known = verb.options.get(other)
         if known is None:
-            raise unknown_key(reader, beside, {**verb.options, **({} if verb.keys else VERBS)} or VERBS, _MEANT_KEYS)  # type: ignore[dict-item]
+            raise unknown_key(reader, beside, verb.options, meant=intents.STEP_KEYS)
         if known.kind is None:
             raise not_yet(reader, beside, other)
         if other in fields:
@@ -276,14 +267,14 @@ def _verb_of(reader: Reader, node: Mapping) -> str:
             hint="start another step with '-'",
         )
     for name, (key, _) in node.pairs.items():
-        if name in LATER_VERBS:
+        if name in LATER:
             raise not_yet(reader, key, name)
     if not node.pairs:
         raise reader.error(node, "an empty step", hint=f"a step is one of {listed(VERBS)}")
-    raise unknown_key(reader, next(iter(node.pairs.values()))[0], VERBS, _MEANT)  # type: ignore[arg-type]
+    raise unknown_key(reader, next(iter(node.pairs.values()))[0], _AS_KEYS, meant=intents.STEPS, what="step")
 
 
-def _schema() -> dict[str, Any]:
+def step_schema() -> dict[str, Any]:
     forms: list[dict[str, Any]] = []
     for name, verb in VERBS.items():
         values = [verb.short.schema] if verb.short else []
@@ -296,4 +287,3 @@ def _schema() -> dict[str, Any]:
 
 
 STEPS = list_of(Kind(_step, {"$ref": "#/$defs/step"}), "a list of steps")
-STEP_SCHEMA = _schema

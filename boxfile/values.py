@@ -15,13 +15,11 @@ _ID_LIMIT = (1 << 32) - 2
 """The largest user or group number; the next is the kernel's "no id"."""
 _UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _PORTS_OF_A_RANGE = 1000
-SIGNALS = tuple(
-    "SIG" + name
-    for name in (
-        "ABRT ALRM BUS CHLD CONT FPE HUP ILL INT IO KILL PIPE PROF PWR QUIT SEGV STKFLT STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 "
-        "VTALRM WINCH XCPU XFSZ"
-    ).split()
-)
+SIGNALS = (
+    "SIGABRT", "SIGALRM", "SIGBUS", "SIGCHLD", "SIGCONT", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGIO", "SIGKILL", "SIGPIPE",
+    "SIGPROF", "SIGPWR", "SIGQUIT", "SIGSEGV", "SIGSTKFLT", "SIGSTOP", "SIGSYS", "SIGTERM", "SIGTRAP", "SIGTSTP", "SIGTTIN",
+    "SIGTTOU", "SIGURG", "SIGUSR1", "SIGUSR2", "SIGVTALRM", "SIGWINCH", "SIGXCPU", "SIGXFSZ",
+)  # fmt: skip
 
 
 def _pattern(pattern: str, *also: str) -> Schema:
@@ -208,6 +206,8 @@ def _signal(reader: Reader, node: Node) -> str:
 
 def _command(reader: Reader, node: Node) -> str | tuple[str, ...]:
     if isinstance(node, Sequence):
+        if not node.items:
+            raise reader.error(node, "an empty command", hint="in 'config', 'reset: [entrypoint, cmd]' drops what the base has")
         words: tuple[str, ...] = COMMAND_WORDS.read(reader, node)
         if not words[0]:
             raise reader.error(node.items[0], "an empty program name")
