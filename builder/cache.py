@@ -47,10 +47,10 @@ NEVER_BUILT = "never built here"
 class Cache:
     """The results of steps in one store. `blobs` is the directory of the store's blobs, by hex."""
 
-    __slots__ = ("_blobs", "_directory")
+    __slots__ = ("_blobs", "directory")
 
     def __init__(self, directory: str, blobs: str) -> None:
-        self._directory = directory
+        self.directory = directory
         self._blobs = blobs
 
     def lookup(self, parts: Parts, *, before: Callable[[], Parts | None] | None = None, above: str = "") -> Hit | Miss:
@@ -112,13 +112,13 @@ class Cache:
 
     def _read(self, name: str) -> bytes:
         try:
-            with open(f"{self._directory}/{name}", "rb") as file:
+            with open(f"{self.directory}/{name}", "rb") as file:
                 return file.read()
         except OSError:
             return b""
 
     def _write(self, name: str, data: bytes) -> None:
-        path = f"{self._directory}/{name}"
+        path = f"{self.directory}/{name}"
         draft = f"{path}.{os.getpid()}"
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -132,19 +132,24 @@ class Cache:
 class LastBuild:
     """The steps of a Boxfile's last build, read only when a miss has to be explained."""
 
-    __slots__ = ("_cache", "_keys", "_parts")
+    __slots__ = ("_boxfile", "_keys", "_parts", "cache")
 
     def __init__(self, cache: Cache, boxfile: str) -> None:
-        self._cache = cache
+        self.cache = cache
+        self._boxfile = boxfile
         self._keys = cache.last(boxfile)
         self._parts: list[Parts | None] | None = None
+
+    def keep(self, keys: Sequence[str]) -> None:
+        """Replace it by the build that ends now."""
+        self.cache.keep_last(self._boxfile, keys)
 
     def counterpart(self, number: int, parts: Parts) -> Parts | None:
         """What the step with these parts was in the last build: the one of the same text nearest to `number` (counted from 0),
         else the one in its place.
         """
         if self._parts is None:
-            self._parts = [self._cache.parts(key) for key in self._keys]
+            self._parts = [self.cache.parts(key) for key in self._keys]
         same = [index for index, old in enumerate(self._parts) if old is not None and old.text == parts.text]
         if same:
             return self._parts[min(same, key=lambda index: abs(index - number))]

@@ -2,9 +2,10 @@
 
 A source that is a directory gives its contents, a file goes to the destination or into it. The destination is a directory when it
 ends in `/`, when it is one in the image, or when a source is one; several sources, or a pattern, need such a one. What a named
-source's symlink leads to is copied, symlinks below it are copied as symlinks. A file's mode is 0755 or 0644 by whether its owner
-may execute it, a directory's 0755, so that the context's umask does not matter; a declared mode is that of the files, and directories
-can be entered by whoever may read them.
+source's symlink leads to is copied, symlinks below it are copied as symlinks.
+
+A file's mode is 0755 or 0644 by whether its owner may execute it, a directory's 0755, so that the umask does not matter; a declared
+mode is that of the files, and directories can be entered by whoever may read them.
 """
 
 import os

@@ -13,7 +13,7 @@ _LIMIT = 1 << 20  # of any table that is read here: real ones have a few hundred
 
 @dataclass(frozen=True, slots=True)
 class Elf:
-    """`machine` is e_machine with the class bit, as a 32-bit library fits no 64-bit program; paths are as they stand in the file."""
+    """`machine` is e_machine with the class bit, as a 32-bit library fits no 64-bit program; paths are as the file has them."""
 
     machine: int
     interpreter: bytes

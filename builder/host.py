@@ -224,7 +224,7 @@ class Closure:
                 self.add(found)
 
     def _add_libraries(self, path: bytes, needs: elf.Elf, *, optional: bool = False) -> None:
-        """Add the loader and libraries of the file at `path`; a part of a tree may lack some and be of no use, a program may not."""
+        """Add the loader and libraries of the file at `path`. What is `optional` may lack some, and is of no use then."""
         if needs.interpreter:
             if not os.path.exists(needs.interpreter):
                 raise BuildError(f"{shown(path)} needs {shown(needs.interpreter)}, which this machine does not have")

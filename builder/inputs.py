@@ -157,6 +157,12 @@ class StatCache:
             self.learn(path, status, value)
         return current, value
 
+    def __enter__(self) -> "StatCache":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.save()
+
     def save(self) -> None:
         """Write what was learnt; whoever saves last wins."""
         if not self._changed:

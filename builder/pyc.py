@@ -1,7 +1,7 @@
 """Python's bytecode files, made independent of time.
 
-A .pyc names the time and size of its source; the image's sources have another time, so python would compile each of them again at
-every start. PEP 552 has a form without a time that python believes unchecked: flags 1, then the source's hash, which nobody reads.
+A .pyc names the time and size of its source; the image's sources have another time, so python would compile each of them again
+at every start. PEP 552 has a form without a time that python believes unchecked: flags 1, then a hash that nobody reads.
 """
 
 import os

@@ -1,0 +1,135 @@
+"""The `run` step: a command in a container on top of the layers so far, its output captured, its changes in `upper`."""
+
+import os
+import posixpath
+
+from builder.keys import Parts
+from builder.layers import Chain
+from builder.logs import Lines, Log
+from builder.progress import Progress
+from builder.settings import Settings
+from store.errors import StepFailed
+from store.layout import Store
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boxfile import RunStep
+    from runtime.spec import Outcome, Spec
+
+HOSTNAME = "box"  # the same everywhere: some programs write it into files
+PIDS = 2048
+
+
+class Surroundings:
+    """What a command is run with, from the step and the settings in force: all of it is part of the step's key."""
+
+    __slots__ = ("env", "user", "workdir")
+
+    def __init__(self, step: "RunStep", settings: Settings) -> None:
+        self.env = {**settings.env, **dict(step.env)}
+        self.workdir = posixpath.join("/", settings.workdir, step.workdir or "")
+        self.user = step.user if step.user is not None else settings.user
+
+    def parts(self, base: Parts) -> Parts:
+        """`base` with all of it."""
+        return Parts(base.parent, base.text, base.epoch, self.env, self.workdir, self.user)
+
+
+def run(
+    step: "RunStep",
+    surroundings: Surroundings,
+    store: Store,
+    chain: Chain,
+    directory: str,
+    *,
+    number: int,
+    shown: str,
+    log: Log,
+    progress: Progress,
+) -> str:
+    """Run the command to its end; returns the directory (below `directory`) that has its changes.
+
+    Each line it writes goes to `progress` and, as it is, into `log`. StepFailed when it does not end with status 0. On any
+    exception the container is gone.
+    """
+    from runtime.capabilities import BUILD_DEFAULT, names_of
+    from runtime.spec import Spec
+
+    upper, work = f"{directory}/upper", f"{directory}/work"
+    trees = store.snapshots.trees(chain)
+    _make_upper(upper, trees[0])
+    os.mkdir(work, 0o700)
+    spec = Spec(
+        store.root,
+        list(step.argv),
+        trees,
+        env=[f"{name}={value}" for name, value in surroundings.env.items()],
+        cwd=surroundings.workdir,
+        user=surroundings.user,
+        hostname=HOSTNAME,
+        network="none" if step.network == "none" else "host",
+        capabilities=tuple(names_of(BUILD_DEFAULT)),
+        pids_limit=PIDS,
+        upper=upper,
+        work=work,
+        removed=True,
+    )
+    log.start(shown)
+    outcome = _follow(spec, number, log, progress)
+    if outcome.status:
+        raise _failed(step, outcome, shown, log)
+    return upper
+
+
+def _make_upper(upper: str, tree: str) -> None:
+    """An empty directory with the owner and mode of the tree below: the merged root shows those of the topmost."""
+    status = os.stat(tree)
+    os.mkdir(upper, 0o700)
+    os.chown(upper, status.st_uid, status.st_gid)
+    os.chmod(upper, status.st_mode & 0o7777)
+
+
+def _follow(spec: "Spec", number: int, log: Log, progress: Progress) -> "Outcome":
+    from runtime.container import launch, prepare
+
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            process = launch(spec, prepare(spec), (null, writer, writer))
+        finally:
+            os.close(null)
+            os.close(writer)
+        try:
+            lines = Lines()
+            while data := os.read(reader, 65536):  # the end comes with the container's: its processes hold the other side
+                log.write(data)
+                for line in lines.feed(data):
+                    log.note(line)
+                    progress.output(number, line)
+            for line in lines.end():
+                log.note(line)
+                progress.output(number, line)
+            return process.finish()
+        except BaseException:
+            process.abandon()
+            raise
+    finally:
+        os.close(reader)
+
+
+def _failed(step: "RunStep", outcome: "Outcome", shown: str, log: Log) -> StepFailed:
+    if outcome.oom:
+        message = "the command was killed: it ran out of memory"
+    elif outcome.signal is not None:
+        from signal import Signals
+
+        message = f"the command was killed by {Signals(outcome.signal).name}"
+    else:
+        message = f"the command exited with status {outcome.status}"
+    hint = f"its whole output is in {log.path}"
+    if outcome.pids_refused:
+        hint = f"it was refused more than {PIDS} processes at a time; {hint}"
+    elif outcome.status == 127 and isinstance(step.command, str):
+        hint = f"127 is the shell's word for a command that is not in the image; {hint}"
+    return StepFailed(message, step=shown, exit_status=outcome.status, log_path=log.path, tail=log.tail, hint=hint)
