@@ -1,0 +1,62 @@
+"""Which extended attributes belong to a layer, and setting and reading them.
+
+A layer may carry user.*, trusted.*, file capabilities and POSIX ACLs. It may not speak for overlayfs (trusted.overlay.*,
+user.overlay.*: redirects and opaque marks are the store's to set), nor for a security module of this machine (security.selinux,
+security.ima, ...); those are left out in both directions.
+"""
+
+import errno
+import os
+
+from store.errors import ArchiveError, StoreError
+
+OVERLAY = b"trusted.overlay."
+OPAQUE = "trusted.overlay.opaque"
+_FORGED = (OVERLAY, b"user.overlay.")
+_CAPABILITY = b"security.capability"
+_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+_IMPOSSIBLE = frozenset({errno.EPERM, errno.EINVAL, errno.ERANGE, errno.E2BIG, errno.ENOSPC, errno.ENODATA})
+
+
+def belongs(name: bytes) -> bool:
+    """Whether a layer may carry the extended attribute `name`."""
+    if name.startswith((b"user.", b"trusted.")):
+        return not name.startswith(_FORGED)
+    return name == _CAPABILITY or name in _ACLS
+
+
+def read_xattrs(path: int | bytes) -> dict[bytes, bytes] | None:
+    """What `path` (not followed) or the open file has and a layer may carry; None for nothing at all, the usual case."""
+    follow = isinstance(path, int)
+    try:
+        names = os.listxattr(path, follow_symlinks=follow)
+    except OSError as err:
+        if err.errno == errno.ENOTSUP:
+            return None
+        raise
+    found = {}
+    for text in names:
+        name = os.fsencode(text)
+        if belongs(name):
+            found[name] = os.getxattr(path, text, follow_symlinks=follow)
+    return found or None
+
+
+def set_xattrs(path: int | bytes, xattrs: dict[bytes, bytes], what: str) -> None:
+    """Set on `path` (not followed) or the open file those that may be; to be done after chown, which takes capabilities away."""
+    follow = isinstance(path, int)
+    for name, value in xattrs.items():
+        if not belongs(name):
+            continue
+        try:
+            os.setxattr(path, name, value, follow_symlinks=follow)
+        except OSError as err:
+            label = name.decode("utf-8", "backslashreplace")
+            if err.errno == errno.ENOTSUP:
+                raise StoreError(
+                    f"the file system of the store cannot keep {label} of {what}", hint="choose another place with --root"
+                ) from err
+            if err.errno in _IMPOSSIBLE:
+                reason = os.strerror(err.errno).lower()
+                raise ArchiveError(f"the kernel refuses the extended attribute {label} of {what}: {reason}") from err
+            raise

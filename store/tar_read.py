@@ -1,0 +1,410 @@
+"""A streaming tar reader for archives nobody vouches for: ustar, GNU and PAX, every number and name checked before it is used.
+
+It stores nothing and touches no file system; what a name may do is `store.unpack`'s business. Where two readers in the field
+could understand one header differently, it is refused instead of guessed at (a size on a directory, two names for an entry).
+
+Sources: POSIX.1-2017 pax(1); GNU tar's tar.h; libarchive's tar(5); the xattr records of star and libarchive.
+"""
+
+import binascii
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from struct import Struct
+from zlib import adler32
+
+from store.errors import ArchiveError
+
+BLOCK = 512
+FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
+
+ID_LIMIT = (1 << 32) - 1  # (uid_t)-1 means "leave as it is" to chown(2)
+TIME_LIMIT = 1 << 43  # seconds either side of 1970: more than any file system holds, less than what overflows a timespec
+
+Feed = Callable[[], memoryview | None]
+"""The archive's next bytes, None at its end; all but the last a multiple of 512 long, each valid until the next call."""
+
+_HEADER = Struct("100s24s12s12s8s1s100s8s64x8s8s155s12x")
+_CHECKSUM_BLANKS = 8 * 0x20
+_ADLER = 65521
+_XATTR = b"SCHILY.xattr."
+_LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
+_EXTENSIONS = frozenset(b"xgLK"[at : at + 1] for at in range(4))
+_SPARSE_HINT = "make the archive again without --sparse"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an archive may ask for at most: entries; bytes in a path or link target; bytes in one extended header."""
+
+    entries: int = 2_000_000
+    path: int = 4095
+    extension: int = 1 << 20
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Entry:
+    """One member: a path below the root without `.` or `..` (the root is b""), and what lies there.
+
+    `kind` is FILE ... FIFO; `link` the target of a SYMLINK (as written) or HARDLINK (a path like `name`); `mtime` nanoseconds;
+    `size` the bytes of content that follow, 0 for all but files; `device` major and minor; `xattrs` None where there are none.
+    """
+
+    __slots__ = ("device", "gid", "kind", "link", "mode", "mtime", "name", "size", "uid", "xattrs")
+
+    def __init__(self, kind: bytes, name: bytes, mode: int, uid: int, gid: int, mtime: int) -> None:
+        self.kind = kind
+        self.name = name
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.mtime = mtime
+        self.size = 0
+        self.link = b""
+        self.device = (0, 0)
+        self.xattrs: dict[bytes, bytes] | None = None
+
+
+def shown(name: bytes) -> str:
+    """A name as an error message may print it: no control characters, not endless."""
+    text = name.decode("utf-8", "backslashreplace")
+    text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def clean_path(name: bytes, what: str = "name") -> bytes:
+    """The path below the root that `name` means: `/`, `./` and `//` taken away. ArchiveError when it has `..` or NUL."""
+    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise ArchiveError(f"an entry's {what} leads upwards: {shown(name)}")
+    if b"\0" in name:
+        raise ArchiveError(f"an entry's {what} has a NUL byte: {shown(name)}")
+    return b"/".join(parts)
+
+
+class TarReader:
+    """The entries of an archive in order. Content is read with `content` or `read`; what is not read is skipped.
+
+    Raises ArchiveError for anything that is damaged, cut short, or not to be believed. After the last entry the rest of the
+    archive has been looked at, too: it is all zero.
+    """
+
+    __slots__ = ("_at", "_chunk", "_entries", "_feed", "_global", "_ids", "_left", "_limits", "_padding", "entry")
+
+    def __init__(self, feed: Feed, limits: Limits = DEFAULT_LIMITS) -> None:
+        self._feed = feed
+        self._limits = limits
+        self._chunk = memoryview(b"")
+        self._at = 0
+        self._left = 0  # of the current entry's content
+        self._padding = 0  # behind it
+        self._entries = 0
+        self._ids: dict[bytes, tuple[int, int, int]] = {}
+        self._global: dict[bytes, bytes] = {}
+        self.entry: Entry | None = None
+
+    def __iter__(self) -> Iterator[Entry]:
+        while (entry := self.next()) is not None:
+            yield entry
+
+    def next(self) -> Entry | None:
+        """The next entry, or None at the end."""
+        if self._left or self._padding:
+            self._skip()
+        extensions: dict[bytes, bytes] = {}
+        while True:
+            at = self._at
+            if at >= len(self._chunk):
+                self._fetch("a header")
+                at = 0
+            chunk = self._chunk
+            if len(chunk) - at < BLOCK:
+                raise ArchiveError("the archive is cut short in a header")
+            self._at = at + BLOCK
+            fields = _HEADER.unpack_from(chunk, at)
+            checksum = fields[4]
+            # adler32's low half is 1 + the sum of the bytes modulo 65521, at a seventh of the price of summing in Python.
+            expected = _octal(checksum, "checksum") if checksum.strip(b"\0 ") else -1
+            if ((adler32(chunk[at : at + BLOCK]) & 0xFFFF) - 1 - sum(checksum) + _CHECKSUM_BLANKS - expected) % _ADLER:
+                if self._ends(chunk, at, bool(extensions)):
+                    self.entry = None
+                    return None
+                _check_slowly(bytes(chunk[at : at + BLOCK]), expected)
+            kind: bytes = fields[5]
+            if kind not in _EXTENSIONS:
+                break
+            self._extend(kind, _number(fields[2], "size"), extensions)
+        self._entries += 1
+        if self._entries > self._limits.entries:
+            raise ArchiveError(f"the archive has more than {self._limits.entries} entries")
+        self.entry = self._make(kind, fields, extensions)
+        return self.entry
+
+    def content(self) -> memoryview:
+        """The next piece of the entry's content, valid until the next call; empty when all was read."""
+        left = self._left
+        if not left:
+            return _EMPTY
+        at = self._at
+        if at >= len(self._chunk):
+            self._fetch("a file")
+            at = 0
+        piece = self._chunk[at : at + left]
+        self._left = left - len(piece)
+        self._at = at + len(piece)
+        return piece
+
+    def read(self) -> bytes:
+        """All that is left of the entry's content; the caller has looked at `size`."""
+        pieces = bytearray()
+        while piece := self.content():
+            pieces += piece
+        return bytes(pieces)
+
+    def _fetch(self, wanted: str) -> None:
+        chunk = self._feed()
+        if not chunk:
+            raise ArchiveError(
+                f"the archive is cut short: it ends where {wanted} should be", hint="make the archive again, or fetch it again"
+            )
+        self._chunk = chunk
+        self._at = 0
+
+    def _skip(self) -> None:
+        rest = self._left + self._padding
+        self._left = self._padding = 0
+        while (here := len(self._chunk) - self._at) < rest:
+            rest -= here
+            self._fetch("a file")
+        self._at += rest
+
+    def _take(self, size: int) -> bytes:
+        self._left, self._padding = size, -size % BLOCK
+        data = self.read()
+        self._skip()
+        return data
+
+    def _ends(self, chunk: memoryview, at: int, extended: bool) -> bool:
+        """Whether the end marker is here, and nothing behind it."""
+        if any(chunk[at : at + BLOCK]):
+            return False
+        if extended:
+            raise ArchiveError("the archive ends between an extended header and its entry")
+        rest: memoryview | None = chunk[at + BLOCK :]
+        while rest is not None:
+            if rest.nbytes != bytes(rest).count(0):
+                raise ArchiveError("there is something behind the end of the archive", hint="is it several archives in one file?")
+            rest = self._feed()
+        self._chunk = memoryview(b"")
+        self._at = 0
+        return True
+
+    def _extend(self, kind: bytes, size: int, extensions: dict[bytes, bytes]) -> None:
+        """Read an extended header into `extensions` (keys of PAX; the global ones stay for all that follow)."""
+        if size > self._limits.extension or size < 0:
+            raise ArchiveError(f"an extended header of {size} bytes; the limit is {self._limits.extension}")
+        data = self._take(size)
+        if kind == b"x":
+            if b"" in extensions:
+                raise ArchiveError("two extended headers for one entry")
+            extensions[b""] = b""
+            _read_records(data, extensions)
+        elif kind == b"g":
+            _read_records(data, self._global)
+            for key in (b"path", b"linkpath", b"size"):
+                if key in self._global:
+                    raise ArchiveError(f"a global header gives every entry the same {key.decode()}")
+        else:
+            key = b"path" if kind == b"L" else b"linkpath"
+            if key in extensions:
+                raise ArchiveError(f"two {key.decode()}s for one entry")
+            extensions[key] = data.partition(b"\0")[0]
+
+    def _make(self, kind: bytes, fields: tuple[bytes, ...], extensions: dict[bytes, bytes]) -> Entry:
+        name, numbers, size_field, time_field, _, _, link, magic, major, minor, prefix = fields
+        name = name.partition(b"\0")[0]
+        if magic[:6] == b"ustar\0" and prefix[0]:
+            # star keeps two times and a mark of its own in the last part of the prefix.
+            start = prefix[:131] if prefix[131:132] == b"\0" else prefix
+            name = start.partition(b"\0")[0] + b"/" + name
+        ids = self._ids.get(numbers)
+        if ids is None:
+            ids = self._ids[numbers] = _ids(numbers)
+            if len(self._ids) > 10_000:
+                self._ids.clear()
+        mode, uid, gid = ids
+        size = _number(size_field, "size")
+        seconds = _number(time_field, "modification time")
+        mtime = seconds * 1_000_000_000
+        if link[0]:
+            link = link.partition(b"\0")[0]
+        else:
+            link = b""
+        xattrs = None
+        if extensions or self._global:
+            records = {**self._global, **extensions} if self._global else extensions
+            name = records.get(b"path", name)
+            link = records.get(b"linkpath", link)
+            if b"size" in records:
+                size = _decimal(records[b"size"], "size")
+            if b"uid" in records:
+                uid = _id(_decimal(records[b"uid"], "owner"))
+            if b"gid" in records:
+                gid = _id(_decimal(records[b"gid"], "group"))
+            if b"mtime" in records:
+                mtime = _time(records[b"mtime"])
+            xattrs = _xattrs(records)
+            if any(key.startswith(b"GNU.sparse.") for key in records):
+                raise ArchiveError(f"a sparse file is not supported: {shown(name)}", hint=_SPARSE_HINT)
+        if not -TIME_LIMIT < mtime // 1_000_000_000 < TIME_LIMIT:
+            raise ArchiveError(f"a modification time that cannot be: {shown(name)}")
+        if size < 0:
+            raise ArchiveError(f"a negative size: {shown(name)}")
+        if not name:
+            raise ArchiveError("an entry without a name")
+        if len(name) > self._limits.path or len(link) > self._limits.path:
+            raise ArchiveError(f"a path of more than {self._limits.path} bytes: {shown(name)}")
+        kind = _kind(kind, name, size)
+        # Nearly every name is clean, or is after its `./`; a dot file takes the slow way and comes out the same.
+        path = name[2:] if name.startswith(b"./") else name
+        if path.endswith(b"/"):
+            path = path[:-1]
+        if b"//" in path or b"/." in path or b"\0" in path or path[:1] in (b".", b"/", b""):
+            path = clean_path(name)
+        entry = Entry(kind, path, mode, uid, gid, mtime)
+        entry.xattrs = xattrs
+        if kind == FILE:
+            entry.size = self._left = size
+            self._padding = -size % BLOCK
+        elif kind == SYMLINK:
+            if not link or b"\0" in link:
+                raise ArchiveError(f"a symbolic link to nowhere: {shown(name)}")
+            entry.link = link
+        elif kind == HARDLINK:
+            entry.link = clean_path(link, "link target")
+            if not entry.link:
+                raise ArchiveError(f"a hard link to the root: {shown(name)}")
+        elif kind in (CHARACTER, BLOCK_DEVICE):
+            entry.device = (_number(major, "device number"), _number(minor, "device number"))
+            if not (0 <= entry.device[0] < 1 << 12 and 0 <= entry.device[1] < 1 << 20):
+                raise ArchiveError(f"a device number that cannot be: {shown(name)}")
+        return entry
+
+
+_EMPTY = memoryview(b"")
+
+
+def _kind(kind: bytes, name: bytes, size: int) -> bytes:
+    if kind in (b"\0", b"7", b"0"):
+        if name.endswith(b"/"):  # before POSIX, this was how a directory was written; some readers still think so
+            if kind != b"\0" or size:
+                raise ArchiveError(f"a file whose name ends in a slash: {shown(name)}")
+            return DIRECTORY
+        return FILE
+    if kind == b"S":
+        raise ArchiveError(f"a sparse file is not supported: {shown(name)}", hint=_SPARSE_HINT)
+    if not b"1" <= kind <= b"6":
+        raise ArchiveError(f"an entry of unknown type {kind!r}: {shown(name)}")
+    if size:
+        raise ArchiveError(f"an entry that has no content says it has {size} bytes: {shown(name)}")
+    return kind
+
+
+def _ids(numbers: bytes) -> tuple[int, int, int]:
+    return _number(numbers[:8], "mode") & 0o7777, _id(_number(numbers[8:16], "owner")), _id(_number(numbers[16:], "group"))
+
+
+def _id(value: int) -> int:
+    if not 0 <= value < ID_LIMIT:
+        raise ArchiveError(f"an owner that cannot be: {value}")
+    return value
+
+
+def _octal(field: bytes, what: str) -> int:
+    text = field.strip(b"\0 ")
+    # int() takes signs, underscores and 0o as well.
+    if text.translate(None, b"01234567"):
+        raise ArchiveError(f"this is no tar archive: a {what} is not a number: {field!r}")
+    return int(text, 8) if text else 0
+
+
+def _number(field: bytes, what: str) -> int:
+    """A number in octal, or in base 256 with the top bit set (GNU and star)."""
+    if field[0] < 0x80:
+        return _octal(field, what)
+    bits = 8 * len(field) - 1
+    value = int.from_bytes(field, "big") & ((1 << bits) - 1)
+    return value - (1 << bits) if field[0] & 0x40 else value
+
+
+def _decimal(text: bytes, what: str) -> int:
+    if not text.isdigit() or len(text) > 20:
+        raise ArchiveError(f"a {what} is not a number: {text[:40]!r}")
+    return int(text)
+
+
+def _time(text: bytes) -> int:
+    """Nanoseconds of a PAX time: decimal seconds, a sign, a fraction of any length."""
+    digits = text[1:] if text.startswith(b"-") else text
+    whole, _, fraction = digits.partition(b".")
+    if not whole.isdigit() or len(whole) > 20 or (fraction and not fraction.isdigit()):
+        raise ArchiveError(f"a modification time is not a number: {text[:40]!r}")
+    value = int(whole) * 1_000_000_000 + int((fraction[:9] or b"0").ljust(9, b"0"))
+    return -value if text.startswith(b"-") else value
+
+
+def _read_records(data: bytes, records: dict[bytes, bytes]) -> None:
+    """Add the records `LENGTH KEY=VALUE\\n` of a PAX header; an empty value takes the key away again."""
+    at, end = 0, len(data)
+    while at < end:
+        blank = data.find(b" ", at, at + 9)
+        digits = data[at:blank]
+        if blank < 0 or not digits.isdigit():
+            raise ArchiveError("an extended header that cannot be read")
+        stop = at + int(digits)
+        equals = data.find(b"=", blank, stop)
+        if stop > end or equals < blank + 2 or data[stop - 1] != 0x0A:
+            raise ArchiveError("an extended header that cannot be read")
+        key, value = data[blank + 1 : equals], data[equals + 1 : stop - 1]
+        if key in (b"path", b"linkpath") and key in records:
+            raise ArchiveError(f"two {key.decode()}s for one entry")
+        if value or key.startswith((_XATTR, _LIBARCHIVE_XATTR)):
+            records[key] = value
+        else:
+            records.pop(key, None)
+        at = stop
+
+
+def _xattrs(records: dict[bytes, bytes]) -> dict[bytes, bytes] | None:
+    found: dict[bytes, bytes] = {}
+    for key, value in records.items():
+        if key.startswith(_LIBARCHIVE_XATTR):
+            try:
+                decoded = binascii.a2b_base64(value + b"=" * (-len(value) % 4), strict_mode=True)
+            except binascii.Error as err:
+                raise ArchiveError("an extended attribute that cannot be read") from err
+            found.setdefault(_unquote(key[len(_LIBARCHIVE_XATTR) :]), decoded)
+    for key, value in records.items():
+        if key.startswith(_XATTR):
+            # As GNU tar writes a name that has a `=` in it.
+            found[key[len(_XATTR) :].replace(b"%3D", b"=").replace(b"%25", b"%")] = value
+    if any(b"\0" in name or not name for name in found):
+        raise ArchiveError("an extended attribute whose name cannot be")
+    return found or None
+
+
+def _unquote(name: bytes) -> bytes:
+    parts = name.split(b"%")
+    try:
+        return parts[0] + b"".join(binascii.a2b_hex(part[:2]) + part[2:] for part in parts[1:])
+    except binascii.Error as err:
+        raise ArchiveError("an extended attribute whose name cannot be read") from err
+
+
+def _check_slowly(header: bytes, expected: int) -> None:
+    """Raise unless the checksum is the one of old tars, which summed signed bytes."""
+    blanked = header[:148] + b" " * 8 + header[156:]
+    signed = sum(byte - 256 if byte > 127 else byte for byte in blanked)
+    if signed != expected:
+        raise ArchiveError("this is no tar archive, or a damaged one: a header's checksum is wrong")
