@@ -7,7 +7,7 @@ import os
 from _ctypes import get_errno
 
 from store.errors import UsageError
-from store.syscalls import Long, Page, function, libc
+from store.syscalls import MINUS_ONE, Long, Page, function, libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def limit_bounding(mask: int) -> None:
     """Take all but `mask` out of the calling thread's bounding set, those too that this kernel has and the table does not."""
     prctl, drop, number = function("prctl"), Long(PR_CAPBSET_DROP), Long(0)
     for number.value in range(64):
-        if not mask >> number.value & 1 and prctl(drop, number) == -1:
+        if not mask >> number.value & 1 and prctl(drop, number) in MINUS_ONE:
             errno = get_errno()
             if errno == _EINVAL:
                 return  # past the kernel's last capability
@@ -118,5 +118,6 @@ def _header() -> bytes:
 
 
 def _split(names: "Iterable[str]") -> tuple[int, bool]:
-    plain = [name for name in names if name.upper() not in ("ALL", "CAP_ALL")]
-    return mask_of(plain), len(plain) != len(list(names))
+    given = list(names)
+    plain = [name for name in given if name.upper() not in ("ALL", "CAP_ALL")]
+    return mask_of(plain), len(plain) != len(given)

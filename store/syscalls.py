@@ -94,6 +94,8 @@ _libc = dlopen(None, 0)  # type: ignore[arg-type]  # typeshed forgets that None 
 _syscall = _Function(dlsym(_libc, "syscall"))
 _syscall_holding = _HoldingFunction(dlsym(_libc, "syscall"))
 _functions: dict[str, _Function] = {}
+# As a long, and as an int in the lower half of the register, whose upper half then means nothing. No address ends so.
+MINUS_ONE = (-1, 0xFFFFFFFF)
 
 
 def _widen(arguments: tuple[Argument, ...]) -> list[Long | bytes | Page | None]:
@@ -124,13 +126,13 @@ def syscall_keeping_the_lock(name: str, number: int, *arguments: Argument) -> in
 def libc(name: str, *arguments: Argument, path: str | None = None) -> int:
     """Call libc's function `name`."""
     result: int = function(name)(*_widen(arguments))
-    if result == -1:
+    if result in MINUS_ONE:
         raise _fail(name, path)
     return result
 
 
 def function(name: str) -> "Callable[..., int]":
-    """libc's function `name` as C has it: -1 is an error, and `get_errno` tells which. For calls in a row or expected errors."""
+    """libc's function `name` as C has it, for calls in a row or expected errors: MINUS_ONE has the failures, `get_errno` why."""
     found = _functions.get(name)
     if found is None:
         found = _functions[name] = _Function(dlsym(_libc, name))
