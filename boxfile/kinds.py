@@ -120,7 +120,7 @@ def read_fields(
         values[known.field or name] = known.kind.read(reader, value)
     for name, known in table.items():
         if known.required and name not in node.pairs:
-            raise reader.error(node, f"no '{name}' in {where}", hint=f"such as {known.example}")
+            raise reader.error(node, f"no '{name}' in {where}", hint=f"such as '{known.example}'")
     return values
 
 
@@ -141,7 +141,9 @@ def unknown_key(reader: Reader, key: Scalar, table: dict[str, Key], *, meant: di
 def not_yet(reader: Reader, node: Node, what: str) -> BoxfileError:
     """The error for what belongs to the language and not to this version of box."""
     return reader.error(
-        node, f"'{what}' is not supported yet", hint="it is part of the language; this version of box cannot do it"
+        node,
+        f"{what if ' ' in what else quoted(what)} is not supported yet",
+        hint="it is part of the language; this version of box cannot do it",
     )
 
 

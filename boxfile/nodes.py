@@ -108,7 +108,9 @@ class _Composer:
         try:
             return self._document()
         except yaml.MarkedYAMLError as err:
-            raise self._syntax_error(err) from err
+            from boxfile.syntax import syntax_error
+
+            raise syntax_error(self.source, err) from err
         except yaml.YAMLError as err:
             raise self.source.error(f"not YAML: {err}".split("\n")[0], line=1, column=1) from err
 
@@ -236,22 +238,6 @@ class _Composer:
     def _error(self, mark: Any, message: str, *, hint: str = "", width: int = 1) -> BoxfileError:
         return self.source.error(message, line=mark.line + 1, column=mark.column + 1, width=width, hint=hint)
 
-    def _syntax_error(self, err: yaml.MarkedYAMLError) -> BoxfileError:
-        mark = err.problem_mark or err.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        text = self.source.lines[line - 1] if line <= len(self.source.lines) else ""
-        problem = err.problem or "not YAML"
-        if (
-            column > len(text) and line > 1 and not text
-        ):  # the end of the file says little: point at the last line that has a text
-            while line > 1 and not self.source.lines[line - 1].strip():
-                line -= 1
-            column = len(self.source.lines[line - 1]) + 1
-        message, hint = _explained(problem, err.context or "", text, column)
-        if err.context_mark and err.context_mark.line + 1 != line and not hint:
-            hint = f"{err.context} that starts at line {err.context_mark.line + 1}"
-        return self.source.error(message, line=line, column=column, hint=hint)
-
 
 def _used_at(node: Node, event: Any) -> Node:
     """The node as an alias shows it: its place is the alias, its content is shared."""
@@ -263,33 +249,3 @@ def _used_at(node: Node, event: Any) -> Node:
     used.column = event.start_mark.column + 1
     used.width = event.end_mark.index - event.start_mark.index
     return used
-
-
-def _explained(problem: str, context: str, line: str, column: int) -> tuple[str, str]:
-    """libyaml's words for a mistake, and what to do about it."""
-    before, rest = line[: column - 1], line[column - 1 :]
-    if rest.startswith("\t") or (before and not before.strip() and "\t" in before):
-        return "a tab where YAML wants spaces", "indent with spaces"
-    if rest[:1] in ("@", "`"):
-        return f"no value starts with {quoted(rest[0])}", "put the value in quotes"
-    if rest[:1] == "%":
-        return "no value starts with '%'", "put the value in quotes"
-    if "{{" in line and ("flow" in problem or "flow" in context or "expected ',' or" in problem):
-        return problem, "inside [...] and {...}, put a value with ${{ }} in quotes"
-    if "mapping values are not allowed" in problem:
-        return (
-            "a ':' where none can be",
-            "put the value in quotes when it holds ': '; else look at the indentation of the line above",
-        )
-    if "could not find expected ':'" in problem:
-        return "this line has no ':' after its key", "write 'key: value', or look at the indentation"
-    if "did not find expected key" in problem or "expected <block end>" in problem:
-        hint = "look at the indentation: keys of one mapping start in one column"
-        if before.rstrip()[-1:] in ("'", '"'):
-            hint = "a value ends with its closing quote; put the whole value in quotes"
-        return "this does not continue the mapping above", hint
-    if "did not find expected '-' indicator" in problem:
-        return "this does not continue the list above", "each item of a list starts with '-' in the column of the first"
-    if "found unexpected end of stream" in problem and "quoted" in context:
-        return "the closing quote is missing", ""
-    return problem, ""

@@ -237,7 +237,7 @@ def _step(reader: Reader, node: Node) -> plan.Step:
     elif verb.short:
         fields = verb.short.read(reader, value)
     else:
-        raise reader.error(value, f"expected a mapping, found {describe(value)}", hint=f"such as {verb.example}")
+        raise reader.error(value, f"expected a mapping, found {describe(value)}", hint=f"such as '{verb.example}'")
     for other, (beside, option) in node.pairs.items():
         if other == name:
             continue
