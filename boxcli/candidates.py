@@ -15,7 +15,7 @@ def of(kind: str, root: str) -> list[str]:
         if kind == "image":
             from store.layout import Store
 
-            return sorted(Store.open(root).references.all())
+            return [named.name for named in Store.open(root).references.all() if named.name]
         if kind == "container":
             from runtime.state import Containers
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, get_completion_class
 
 from boxcli import failure
 from boxcli import main as front
@@ -254,3 +254,10 @@ _HELP = click.Command(
     short_help="Show the help of a command",
     help="Show the help of a command.",
 )
+
+
+def completion_script(shell: str) -> str:
+    """What `shell` (bash, zsh or fish) runs to complete `box`."""
+    made = get_completion_class(shell)
+    assert made is not None
+    return made(_Box(), {}, "box", front.COMPLETION_VARIABLE).source()

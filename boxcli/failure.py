@@ -6,11 +6,16 @@ run and exec: the command's own, 125 box failed, 126 cannot be executed, 127 not
 
 from __future__ import annotations
 
+import os
 import sys
 from errno import EACCES, EDQUOT, EFBIG, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS
 
 from boxcli import escapes
-from store.errors import BoxError, BoxfileError
+from store.errors import BoxError, BoxfileError, BuildError, StepFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 INTERRUPTED = 130
 READER_GONE = 141
@@ -32,8 +37,11 @@ def report(error: BaseException, failure_status: int = 0) -> int:
         if isinstance(error, BoxfileError):
             from boxfile.diagnostics import render
 
-            print(escapes.lines(render(error)), file=sys.stderr)
+            print(render(error, color=colors(sys.stderr)), file=sys.stderr)
             return failure_status or error.exit_status
+        if isinstance(error, BuildError):
+            _say_step(error)
+            return error.exit_status
         if isinstance(error, BoxError):
             say(error.message, error.hint)
             return failure_status if failure_status and error.exit_status in (1, 2) else error.exit_status
@@ -48,6 +56,20 @@ def report(error: BaseException, failure_status: int = 0) -> int:
     except BrokenPipeError:
         return READER_GONE
     return status
+
+
+def _say_step(error: BuildError) -> None:
+    """A build that stopped: the last lines of the command's output, the step with its place, what happened, what to do."""
+    if isinstance(error, StepFailed) and error.tail:
+        print(escapes.lines("".join(f"  | {line}\n" for line in error.tail.splitlines())), end="", file=sys.stderr)
+    if error.step:
+        print(f"box: {escapes.one_line(error.step)}", file=sys.stderr)
+    say(error.message, error.hint)
+
+
+def colors(stream: TextIO) -> bool:
+    """Whether colours are wanted there: on a terminal, unless NO_COLOR (no-color.org) or a dumb terminal says otherwise."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def say(message: str, hint: str = "") -> None:

@@ -84,7 +84,7 @@ def main(values: Values) -> int:
             run_detached(spec)
             print(spec.id)
             return 0
-        outcome = run(spec, stdin=0 if interactive else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), forward=True)
+        outcome = run(spec, stdin=0 if interactive else _no_input(spec), forward=True)
     except BaseException:
         if id_file:
             os.unlink(id_file)
@@ -97,8 +97,9 @@ def main(values: Values) -> int:
 def _prepare(root: str, reference: str) -> "Prepared":
     """What `lookup` reads, made again."""
     from store.layout import Store
+    from store.prepare import prepare
 
-    return prepared.prepare(Store.open(root), reference)
+    return prepare(Store.open(root), reference)
 
 
 def specification(values: Values, image: "Prepared") -> Spec:
@@ -134,9 +135,9 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.stop_signal = values.one("stop_signal", int) or _stop_signal(image.stop_signal) or spec.stop_signal
     added, dropped = values.all("cap_add", str), values.all("cap_drop", str)
     if added or dropped:
-        from runtime.capabilities import RUN_DEFAULT, adjust, names_of
+        from runtime.capabilities import RUN_DEFAULT, adjust
 
-        spec.capabilities = tuple(names_of(adjust(RUN_DEFAULT, added, dropped)))
+        spec.capabilities = adjust(RUN_DEFAULT, added, dropped)
     for option in values.all("security_opt", str):
         if option == "seccomp=unconfined":
             spec.seccomp = False
@@ -163,6 +164,10 @@ def environment(base: list[str], files: list[str], given: list[str]) -> list[str
         elif key in os.environ:
             variables[key] = f"{key}={os.environ[key]}"
     return list(variables.values())
+
+
+def _no_input(spec: Spec) -> int:
+    return -1 if spec.terminal else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _labels(entries: list[str]) -> dict[str, str]:
