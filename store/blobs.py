@@ -89,6 +89,11 @@ class BlobDraft:
             # A blob of this name may lie there, damaged since: these bytes were hashed a moment ago, so they are what stays.
             self._file.publish(self._blobs.path(descriptor.digest))
 
+    def set_aside(self, path: str) -> None:
+        """Give the sealed blob a name in a draft's directory, for `Blobs.take`; its descriptor can be closed meanwhile."""
+        with Attempt("set a blob aside"):
+            self._file.publish(path)
+
     def close(self) -> None:
         """Drop what was not committed."""
         self._file.close()
@@ -194,6 +199,11 @@ class Blobs:
     def draft(self) -> BlobDraft:
         """A new blob to be written: `with blobs.draft() as draft: draft.write(...); draft.commit(...)`."""
         return BlobDraft(self)
+
+    def take(self, path: str, digest: Digest) -> None:
+        """Publish a blob that was sealed and set aside at `path`. It survives a crash after the next `sync`."""
+        with Attempt(f"publish blob {digest}"):
+            os.rename(path, self.path(digest))
 
     def put_bytes(self, data: bytes, media_type: str) -> Descriptor:
         """Keep `data`. On return it survives a crash; on error the store is as it was."""

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from io import FileIO
 
-from store.blobs import Blobs, Readable
+from store.blobs import Blobs
 from store.digest import OCI_INDEX, Digest
 from store.documents import canonical
 from store.drafts import Drafts, sync_directory
@@ -64,16 +65,17 @@ class Store:
 
         return OverlayDriver(f"{self.root}/snapshots", self.drafts, self.open_layer)
 
-    def open_layer(self, layer: Layer) -> Readable:
-        """The layer's uncompressed tar, verified as it is read."""
-        if not layer.compressed:
-            return self.blobs.open(layer.descriptor)
-        try:
-            return self.tars.open_digest(layer.diff_id)
-        except BlobMissing:
-            from store.decompress import open_stream
-
-            return open_stream(self.blobs.open(layer.descriptor))
+    def open_layer(self, layer: Layer) -> FileIO:
+        """The layer's tar, or where that is missing its compressed blob: for `unpack`, which sees through the compression and
+        verifies the diff_id."""
+        with Attempt(f"read layer {layer.diff_id}"):
+            if layer.compressed:
+                with suppress(FileNotFoundError):
+                    return FileIO(self.tars.path(layer.diff_id))
+            try:
+                return FileIO(self.blobs.path(layer.descriptor.digest))
+            except FileNotFoundError as err:
+                raise BlobMissing(layer.descriptor.digest, hint="load, pull or build the image again") from err
 
     def prepared(self) -> list[Digest]:
         """The manifests of the images that are prepared for `box run`."""

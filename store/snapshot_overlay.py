@@ -8,26 +8,24 @@ Trees are never synced: after a crash files in them may be empty or short. So a 
 and made again from the layer's tar in the next. A tree appears by one rename, with all that is in it.
 """
 
-import errno
 import os
 from collections.abc import Callable, Sequence
+from io import FileIO
 
-from store.blobs import Readable
 from store.digest import Digest
 from store.drafts import Drafts, write_all
-from store.errors import BlobCorrupt, StoreError
 from store.faults import Attempt
 from store.images import Layer
 from store.locks import Lock
+from store.overlay import mount_overlay
 from store.prepared import boot_id, read_text
-from store.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, new_filesystem
+from store.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 from store.trees import delete_tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SYNCED = "synced"
-_OPTION_LIMIT = 255  # fsconfig(2) takes strings of less than 256 bytes
 
-OpenLayer = Callable[[Layer], Readable]
+OpenLayer = Callable[[Layer], FileIO]
 
 
 class OverlayDriver:
@@ -70,15 +68,14 @@ class OverlayDriver:
         with Attempt("open the image's tree"):
             if len(trees) == 1:  # overlayfs wants two lowers, or an upper
                 return os.open(trees[0], _DIRECTORY)
-            return _mount(trees, [], MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID)
+            return mount_overlay(trees, attributes=MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID)
 
     def writable(self, chain: Sequence[Layer], upper: str, work: str, *, attributes: int = MOUNT_ATTR_NODEV) -> int:
         """See Driver."""
         trees = self.trees(chain)
-        # volatile: otherwise the unmount syncs the whole file system. What lies in `upper` is derived data.
-        options: list[tuple[str, str | None]] = [("upperdir", upper), ("workdir", work), ("volatile", None)]
         with Attempt("mount the image's tree"):
-            return _mount(trees, options, attributes)
+            # What lies in `upper` is derived data: it is read back through the page cache and packed into a durable layer.
+            return mount_overlay(trees, upper, work, volatile=True, attributes=attributes)
 
     def delete(self, chain_id: str) -> None:
         """See Driver."""
@@ -107,11 +104,10 @@ class OverlayDriver:
                 os.mkdir(f"{draft.path}/tree", 0o755)
                 tree = os.open(f"{draft.path}/tree", _DIRECTORY)
             try:
-                unpacked = unpack(self._open_layer(layer), tree, lowers=lowers)
+                with self._open_layer(layer) as source:
+                    unpack(source, tree, lowers=lowers, expected=layer.diff_id)
             finally:
                 os.close(tree)
-            if unpacked.diff_id != layer.diff_id:
-                raise BlobCorrupt(layer.diff_id, unpacked.diff_id, where="an unpacked layer")
             with Attempt(f"make the tree of layer {layer.diff_id}"):
                 self._complete(draft.path)
                 self._publish(layer.chain_id, draft.path)
@@ -132,42 +128,3 @@ class OverlayDriver:
                 return
             self._drafts.discard(place)
             os.rename(directory, place)
-
-
-def _mount(trees: Sequence[str], options: list[tuple[str, str | None]], attributes: int) -> int:
-    """A detached overlay mount of `trees`, the topmost first.
-
-    Layers are named through /proc/self/fd: short whatever the store's path is, and without the characters that mean something to
-    overlayfs.
-    """
-    # Distributions differ in these defaults, and each would put marks into an upper that no layer can carry.
-    fixed: list[tuple[str, str | None]] = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")]
-    if os.geteuid() != 0:
-        fixed.append(("userxattr", None))
-    descriptors: list[int] = []
-    try:
-        for path in trees:  # one by one, so that those before a failure are closed
-            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            descriptors.append(descriptor)
-        lowers = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
-        short = []
-        for key, value in options:
-            if value is not None:
-                descriptors.append(os.open(value, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-                value = f"/proc/self/fd/{descriptors[-1]}"
-            short.append((key, value))
-        try:
-            return new_filesystem("overlay", [("lowerdir+", lower) for lower in lowers] + short + fixed, attributes)
-        except OSError as err:
-            if err.errno != errno.EINVAL:
-                raise
-        joined = ":".join(lowers)  # Linux before 6.5 has no lowerdir+
-        if len(joined) > _OPTION_LIMIT:
-            raise StoreError(
-                f"this kernel cannot stack {len(trees)} layers by descriptor",
-                hint="Linux 6.5 and later can; or build from fewer steps",
-            )
-        return new_filesystem("overlay", [("lowerdir", joined), *short, *fixed], attributes)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)

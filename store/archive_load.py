@@ -1,0 +1,186 @@
+"""Loading images from an archive that nobody vouches for: box's own, an OCI layout, or what `docker save` writes.
+
+Everything is kept aside and checked before the first of it is published: digests, sizes, manifests, and of each compressed layer
+that it unpacks to the diff_id its config names. An OCI image keeps its manifest, so its digest; docker's older form has none, and
+gets one that depends on nothing but its content.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from store.archive_members import Members, feed
+from store.blobs import Readable
+from store.decompress import open_stream
+from store.digest import (
+    INDEXES,
+    MANIFESTS,
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_LAYER_GZIP,
+    OCI_LAYER_ZSTD,
+    OCI_MANIFEST,
+    Descriptor,
+    Digest,
+)
+from store.documents import canonical, descriptor, list_at, parse, parse_object, text_at, texts_at
+from store.errors import ArchiveError, StoreError
+from store.images import Layer, choose, fit, parse_config, parse_manifest
+from store.layout import Store
+from store.references import REF_NAME, Named, Reference
+
+CONTAINERD_NAME = "io.containerd.image.name"
+_FAMILIAR = ("docker.io/library/", "docker.io/")
+_NESTING = 3
+_MAGIC = ((b"\x1f\x8b", OCI_LAYER_GZIP), (b"\x28\xb5\x2f\xfd", OCI_LAYER_ZSTD))
+_HINT = "box loads what `box save`, `docker save`, `podman save` and `skopeo copy` write"
+
+
+def load(store: Store, source: Readable) -> list[Named]:
+    """Load every image of the archive that `source` gives (a tar; gzip, zstd, xz and bzip2 are seen through), and say which.
+
+    On return they survive a crash. On error (ArchiveError, BlobCorrupt, StoreError) the store is as it was. An image without a
+    usable name is known by its digest. Of an image for several platforms, this machine's is taken.
+    """
+    with store.shared(), store.drafts.directory("load") as draft:
+        members = Members(store, draft)
+        members.read_tar(open_stream(source))
+        return _Loading(store, members, draft.path).run()
+
+
+def load_directory(store: Store, path: str) -> list[Named]:
+    """The same, from an OCI layout that is a directory."""
+    with store.shared(), store.drafts.directory("load") as draft:
+        members = Members(store, draft)
+        members.read_directory(path)
+        return _Loading(store, members, draft.path).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image of the archive, checked: `manifest` is its bytes where the archive has no such blob."""
+
+    names: tuple[str | None, ...]
+    descriptor: Descriptor
+    config: Descriptor
+    layers: tuple[Layer, ...]
+    manifest: bytes | None = None
+
+
+class _Loading:
+    def __init__(self, store: Store, members: Members, path: str) -> None:
+        self._store = store
+        self._members = members
+        self._path = path
+        self._tars: dict[Digest, str] = {}
+
+    def run(self) -> list[Named]:
+        images = list(self._images())
+        if not images:
+            raise ArchiveError("the archive has no image in it", hint=_HINT)
+        for image in images:
+            for layer in image.layers:
+                self._check_layer(layer)
+        for image in images:
+            self._publish(image)
+        for diff_id, path in self._tars.items():
+            self._store.tars.take(path, diff_id)
+        self._store.blobs.sync()
+        self._store.tars.sync()
+        named = [Named(name, image.descriptor) for image in images for name in image.names]
+        self._store.references.add(named)
+        return named
+
+    def _images(self) -> Iterator[_Found]:
+        index = self._members.document("index.json")
+        if index is not None:
+            parsed = parse_object(index, "index.json of the archive")
+            for item in list_at(parsed, "manifests", "index.json of the archive"):
+                given = descriptor(item, "index.json of the archive")
+                yield self._oci_image(given, given.annotations, _NESTING)
+            return
+        manifests = self._members.document("manifest.json")
+        if manifests is None:
+            raise ArchiveError("this is no image archive: it has neither index.json nor manifest.json", hint=_HINT)
+        items = parse(manifests, "manifest.json of the archive")
+        for item in items if isinstance(items, list) else [items]:
+            if not isinstance(item, dict):
+                raise ArchiveError("manifest.json of the archive is not a list of objects")
+            yield self._docker_image(item)
+
+    def _oci_image(self, given: Descriptor, annotations: Mapping[str, str], nesting: int) -> _Found:
+        data = self._members.read(given.digest, given.size)
+        if given.media_type in INDEXES:
+            if not nesting:
+                raise ArchiveError(f"index {given.digest} of the archive is nested too deeply")
+            what = f"index {given.digest}"
+            inner = [descriptor(item, what) for item in list_at(parse_object(data, what), "manifests", what)]
+            return self._oci_image(choose(inner, what), annotations, nesting - 1)
+        if given.media_type not in MANIFESTS:
+            raise ArchiveError(f"index.json of the archive names something of a kind that is not known: {given.media_type!r}")
+        _, config, blobs = parse_manifest(data, given)
+        what = f"config {config.digest}"
+        _, diff_ids = parse_config(self._members.read(config.digest, config.size), what)
+        plain = Descriptor(given.media_type, given.digest, given.size)
+        return _Found((_name(annotations),), plain, config, fit(blobs, diff_ids, what))
+
+    def _docker_image(self, item: Mapping[str, object]) -> _Found:
+        what = "manifest.json of the archive"
+        config = self._members.find(text_at(item, "Config", what))
+        _, diff_ids = parse_config(self._members.read(config.digest, config.size), f"config {config.digest}")
+        blobs = []
+        for name in texts_at(item, "Layers", what):
+            file = self._members.find(name)
+            kind = next((kind for magic, kind in _MAGIC if file.magic.startswith(magic)), OCI_LAYER)
+            blobs.append(Descriptor(kind, file.digest, file.size))
+        layers = fit(blobs, diff_ids, f"config {config.digest}")
+        config_descriptor = Descriptor(OCI_CONFIG, config.digest, config.size)
+        manifest = canonical(
+            {
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": config_descriptor.to_json(),
+                "layers": [layer.descriptor.to_json() for layer in layers],
+            }
+        )
+        made = Descriptor(OCI_MANIFEST, Digest.of(manifest), len(manifest))
+        parse_manifest(manifest, made)
+        names = tuple(Reference.parse(name).full_name for name in texts_at(item, "RepoTags", what))
+        return _Found(names or (None,), made, config_descriptor, layers, manifest)
+
+    def _check_layer(self, layer: Layer) -> None:
+        blob = layer.descriptor
+        if not layer.compressed:
+            self._members.check(blob)
+            return
+        if layer.diff_id in self._tars:
+            return
+        with self._store.tars.draft() as draft:
+            next_piece = feed(open_stream(self._members.stream(blob.digest, blob.size)))
+            while piece := next_piece():
+                draft.write(piece)
+            draft.seal("", layer.diff_id)
+            path = f"{self._path}/tar-{layer.diff_id.hex}"
+            draft.set_aside(path)
+        self._tars[layer.diff_id] = path
+
+    def _publish(self, image: _Found) -> None:
+        for layer in image.layers:
+            self._members.publish(layer.descriptor)
+        self._members.publish(image.config)
+        if image.manifest is None:
+            self._members.publish(image.descriptor)
+        else:
+            self._store.blobs.put_bytes(image.manifest, OCI_MANIFEST)
+
+
+def _name(annotations: Mapping[str, str]) -> str | None:
+    """The name an index.json gives an image: a whole one (`app:1.2`) in ref.name; else containerd's, in docker's familiar form,
+    beside which docker writes only the tag to ref.name; else ref.name as a name without a tag."""
+    spelt = annotations.get(REF_NAME, "")
+    full = annotations.get(CONTAINERD_NAME, "")
+    if full and ":" not in spelt and "/" not in spelt:
+        spelt = next((full.removeprefix(prefix) for prefix in _FAMILIAR if full.startswith(prefix)), full)
+    try:
+        return Reference.parse(spelt).full_name
+    except StoreError:
+        return None  # a name that no command line could say: the image is known by its digest
