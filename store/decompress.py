@@ -156,16 +156,16 @@ class _File(io.RawIOBase):
 def _gzip(source: _Counted) -> Callable[[memoryview], int]:
     import zlib
 
+    damage: tuple[type[Exception], ...] = (OSError, zlib.error)
     try:
         from isal import igzip, isal_zlib
-
-        reader = igzip.IGzipFile(fileobj=_File(source), mode="rb")
-        damage: tuple[type[Exception], ...] = (OSError, zlib.error, isal_zlib.error)
     except ImportError:  # isal has no wheel for this machine: zlib is two and a half times slower
         import gzip
 
-        reader = gzip.GzipFile(fileobj=_File(source), mode="rb")
-        damage = (OSError, zlib.error)
+        reader: io.BufferedIOBase = gzip.GzipFile(fileobj=_File(source), mode="rb")
+    else:
+        reader = igzip.IGzipFile(fileobj=_File(source), mode="rb")  # type: ignore[no-untyped-call]  # isal's stubs lack __init__
+        damage += (isal_zlib.error,)  # type: ignore[operator]  # isal's stubs have an instance where the class is
 
     def fill(buffer: memoryview) -> int:
         try:
@@ -186,7 +186,11 @@ def _zstd(source: _Counted) -> Callable[[memoryview], int]:
     # The reader takes the end of its input for the end of the data, even inside a frame.
     frames = _Frames(source)
     decoder = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
-    reader: ZstdDecompressionReader = decoder.stream_reader(frames, read_size=READ_SIZE, read_across_frames=True)
+    reader: ZstdDecompressionReader = decoder.stream_reader(
+        frames,  # type: ignore[arg-type]  # it calls no more of a file than read()
+        read_size=READ_SIZE,
+        read_across_frames=True,
+    )
 
     def fill(buffer: memoryview) -> int:
         try:

@@ -1,4 +1,4 @@
-"""One pass over a stream on both cores: it is read, digested and kept as a file on threads of its own, while its consumer follows.
+"""One pass over a stream on both cores: threads of its own read it, digest it and keep it as a file, while its consumer follows.
 
 Threads suffice: each call is a megabyte long and gives the interpreter's lock away. The buffers are a ring used again and again,
 because the kernel takes 2 us to hand out a fresh page.

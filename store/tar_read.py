@@ -237,10 +237,7 @@ class TarReader:
         size = _number(size_field, "size")
         seconds = _number(time_field, "modification time")
         mtime = seconds * 1_000_000_000
-        if link[0]:
-            link = link.partition(b"\0")[0]
-        else:
-            link = b""
+        link = link.partition(b"\0")[0] if link[0] else b""
         xattrs = None
         if extensions or self._global:
             records = {**self._global, **extensions} if self._global else extensions

@@ -1,11 +1,11 @@
 """Unpacking a layer into a tree that overlayfs can use, from an archive that nobody vouches for.
 
-Nothing outside the tree is read or written, whatever the entries are called, wherever their links lead and whoever changes the tree
-meanwhile: every step goes from the descriptor of a directory to one name in it, which is not followed. A symbolic link
+Nothing outside the tree is read or written, whatever the entries are called, wherever their links lead and whoever changes the
+tree meanwhile: every step goes from the descriptor of a directory to one name in it, which is not followed. A symbolic link
 in the middle of a name leads where the container would see it lead, inside the root. Nothing that exists is opened for writing.
 
-Whiteouts (OCI image-spec, layer.md) become overlayfs' own: a character device 0:0, and trusted.overlay.opaque on a directory. They
-hide what the layers below have, in whatever order they come, never what this layer has.
+Whiteouts (OCI image-spec, layer.md) become overlayfs' own: a character device 0:0, and trusted.overlay.opaque on a directory.
+They hide what the layers below have, in whatever order they come, never what this layer has.
 """
 
 import os
@@ -49,7 +49,7 @@ _TYPES = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIF
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What was unpacked: the uncompressed tar's digest and size, its number of entries, and how and how well it was compressed."""
+    """What was unpacked: the uncompressed tar's digest and size, the number of entries; how it was compressed, to what size."""
 
     diff_id: Digest
     size: int
@@ -70,8 +70,9 @@ def unpack(
 ) -> Unpacked:
     """Unpack the layer that `source` holds, plain or compressed, into the empty directory open as `tree`.
 
-    `lowers` are the trees of the layers below, the topmost first. `keep`, where given, is an empty file open for writing that gets
-    the uncompressed tar and is synced. `expected` is the diff_id it must have. On error the tree is half made, to be thrown away.
+    `lowers` are the trees of the layers below, the topmost first. `keep`, where given, is an empty file open for writing that
+    gets the uncompressed tar and is synced. `expected` is the diff_id it must have. On error the tree is half made, to be thrown
+    away.
 
     Raises ArchiveError for what the archive does wrong, BlobCorrupt for a wrong diff_id, StoreError where the disk gives up.
     """
@@ -123,7 +124,19 @@ class _Directory:
 class _Unpacker:
     """One tree being filled."""
 
-    __slots__ = ("_aliases", "_gid", "_last", "_last_name", "_lowers", "_opaque", "_open", "_pending", "_root", "_uid", "_umasked")
+    __slots__ = (
+        "_aliases",
+        "_gid",
+        "_last",
+        "_last_name",
+        "_lowers",
+        "_opaque",
+        "_open",
+        "_pending",
+        "_root",
+        "_uid",
+        "_umasked",
+    )
 
     def __init__(self, tree: int, lowers: Lowers) -> None:
         self._root = _Directory(os.dup(tree), b"")
