@@ -43,10 +43,10 @@ class TarWriter:
 
     def add_file(self, entry: Entry, descriptor: int) -> None:
         """Append `entry` and, as its content, `entry.size` bytes from the open file."""
-        self.add_stream(entry, lambda room: os.readv(descriptor, [room]))
+        self.add_stream(entry, lambda buffer: os.readv(descriptor, [buffer]))
 
     def add_stream(self, entry: Entry, readinto: Callable[[memoryview], int]) -> None:
-        """Append `entry` and, as its content, `entry.size` bytes of what `readinto` gives."""
+        """Append `entry` and, as its content, the `entry.size` bytes with which `readinto` fills the buffers it is given."""
         self._header(entry)
         left = entry.size
         while left:
