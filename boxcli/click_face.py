@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WRONG_USAGE = 2
 
-_SECTIONS = (
+SECTIONS = (
     ("Build and run", ("build", "run", "exec")),
     ("Containers", ("ps", "logs", "stop", "kill", "rm", "wait", "inspect")),
     ("Images", ("images", "tag", "rmi", "history", "save", "load", "import")),
@@ -199,7 +199,7 @@ class _Box(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, names in _SECTIONS:
+        for title, names in SECTIONS:
             with formatter.section(title):
                 formatter.write_dl([(name, self._summary(ctx, name)) for name in names])
 

@@ -1,0 +1,97 @@
+"""What `inspect` says of one container or image: the field names are docker's, so that its users' templates work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from boxcli import amounts
+
+
+def image(root: str, name: str) -> dict[str, Any]:
+    """All about the image that `name` means. Raises ReferenceMissing."""
+    from store.layout import Store
+
+    store = Store.open(root)
+    named = store.references.resolve(name)
+    found = store.images.load(named.descriptor)
+    names = [entry.name for entry in store.references.all() if entry.name and entry.descriptor.digest == named.descriptor.digest]
+    config = found.config
+    return {
+        "Id": str(found.id),
+        "Digest": str(found.descriptor.digest),
+        "RepoTags": names,
+        "RepoDigests": sorted({f"{name.rpartition(':')[0]}@{found.descriptor.digest}" for name in names}),
+        "Created": config.get("created", ""),
+        "Author": config.get("author", ""),
+        "Architecture": config.get("architecture", ""),
+        "Os": config.get("os", ""),
+        "Size": found.size,
+        "Config": config.get("config", {}),
+        "RootFS": {"Type": "layers", "Layers": [str(layer.diff_id) for layer in found.layers]},
+        "History": config.get("history", []),
+    }
+
+
+def container(root: str, name: str) -> dict[str, Any]:
+    """All about the container that `name` means. Raises ContainerMissing."""
+    from boxcli.verbs.ps import word
+    from runtime.state import Containers
+
+    containers = Containers(root)
+    containers.reap()
+    found = containers.find(name)
+    config = found.config
+    return {
+        "Id": found.id,
+        "Name": found.name,
+        "Created": amounts.stamp(found.created),
+        "Path": found.argv[0] if found.argv else "",
+        "Args": found.argv[1:],
+        "State": {
+            "Status": word(found),
+            "Running": found.status == "running",
+            "Pid": found.pid or 0,
+            "ExitCode": found.exit_status or 0,
+            "OOMKilled": bool(found.oom),
+            "Error": found.error,
+            "StartedAt": amounts.stamp(found.started),
+            "FinishedAt": amounts.stamp(found.finished),
+        },
+        "Image": found.image_digest,
+        "ImageName": found.image,
+        "Config": {
+            "Hostname": config["hostname"],
+            "User": config["user"],
+            "Env": config["env"],
+            "Cmd": found.argv,
+            "WorkingDir": config["cwd"],
+            "Labels": found.labels,
+            "Tty": config["terminal"],
+            "StopSignal": config["stop_signal"],
+        },
+        "HostConfig": {
+            "NetworkMode": config["network"],
+            "ReadonlyRootfs": config["read_only"],
+            "AutoRemove": config["removed"],
+            "Memory": config["memory"] or 0,
+            "NanoCpus": int((config["cpus"] or 0) * 1e9),
+            "PidsLimit": config["pids_limit"],
+            "ShmSize": config["shm_size"],
+            "ExtraHosts": config["add_hosts"],
+            "Ulimits": [{"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in config["ulimits"]],
+            "SecurityOpt": _security(config),
+        },
+        "Mounts": [_mount(mount) for mount in config["mounts"]],
+        "LogPath": f"{found.path}/log",
+    }
+
+
+def _security(config: dict[str, Any]) -> list[str]:
+    options = ["no-new-privileges=true" if config["no_new_privileges"] else "no-new-privileges=false"]
+    return options if config["seccomp"] else [*options, "seccomp=unconfined"]
+
+
+def _mount(mount: dict[str, Any]) -> dict[str, Any]:
+    if mount["kind"] == "tmpfs":
+        return {"Type": "tmpfs", "Destination": mount["target"], "RW": True, "Size": mount["size"] or 0}
+    return {"Type": "bind", "Source": mount["source"], "Destination": mount["target"], "RW": not mount["read_only"]}

@@ -1,0 +1,52 @@
+"""`box exec`: another command in a running container."""
+
+from __future__ import annotations
+
+import os
+
+from boxcli import readers
+from boxcli.table import OPTIONS_FIRST, Argument, Option, Values, Verb
+from boxcli.verbs.run import environment
+from store.errors import RunError, UsageError
+
+VERB = Verb(
+    "exec",
+    "Run a command in a running container",
+    Option("-i", "--interactive", about="Pass standard input on to the command."),
+    Option("-t", "--tty", about="Give the command a terminal."),
+    Option(
+        "-e", "--env", metavar="KEY[=VALUE]", many=True, read=readers.variable, about="Set a variable, or pass on this shell's."
+    ),
+    Option(
+        "--env-file", metavar="FILE", many=True, completes="file", about="Read variables from a file, one KEY[=VALUE] a line."
+    ),
+    Option("-w", "--workdir", metavar="DIR", read=readers.directory, about="The directory to start in (else the container's)."),
+    Option("-u", "--user", metavar="USER[:GROUP]", about="Run as this user (else the container's)."),
+    Argument("CONTAINER", completes="container"),
+    Argument("COMMAND", many=True),
+    options_anywhere=OPTIONS_FIRST,
+    failure=RunError.exit_status,
+)
+
+
+def main(values: Values) -> int:
+    """Run it; the command's exit status."""
+    from runtime import join
+    from runtime.state import Containers
+
+    interactive, terminal = values.flag("interactive"), values.flag("tty")
+    if terminal and interactive and not os.isatty(0):
+        raise UsageError("standard input is not a terminal", hint="leave out -t, or -i")
+    containers = Containers(values.root)
+    containers.reap()
+    container = containers.find(values.text("container"))
+    outcome = join.run(
+        container,
+        values.all("command", str),
+        env=environment([], values.all("env_file", str), values.all("env", str)),
+        user=values.text("user"),
+        cwd=values.text("workdir"),
+        terminal=terminal,
+        stdin=0 if interactive else -1 if terminal else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC),
+    )
+    return outcome.status

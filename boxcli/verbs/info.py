@@ -1,0 +1,58 @@
+"""`box info`: where things lie, what this machine can do, and how much there is."""
+
+from __future__ import annotations
+
+import os
+
+from boxcli.release import RELEASE
+from boxcli.table import Option, Values, Verb
+
+VERB = Verb(
+    "info",
+    "Show where things lie and what there is",
+    Option("--format", metavar="json|TEMPLATE", about="Print 'json' or a template."),
+)
+
+
+def main(values: Values) -> int:
+    """Print it; a store is made where there is none."""
+    from boxcli.templates import compile_format
+    from runtime.state import Containers
+    from store.layout import Store
+
+    store = Store.open(values.root)
+    containers = Containers(values.root)
+    containers.reap()
+    statuses = [container.status for container in containers.all()]
+    names = store.references.all()
+    system = os.uname()
+    facts = {
+        "Version": RELEASE,
+        "Root": store.root,
+        "Driver": "overlay",
+        "Images": len({named.descriptor.digest for named in names}),
+        "Containers": len(statuses),
+        "ContainersRunning": statuses.count("running"),
+        "CgroupVersion": _cgroup_version(),
+        "Kernel": system.release,
+        "Architecture": system.machine,
+        "Processors": os.cpu_count() or 1,
+        "Memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "Rootless": os.geteuid() != 0,
+    }
+    if values.text("format"):
+        print(compile_format(values.text("format"))(facts))
+        return 0
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print(f"{name.ljust(width)}  {value}")
+    return 0
+
+
+def _cgroup_version() -> int:
+    """2 where the one hierarchy has the controllers, 1 where each has its own."""
+    try:
+        with open("/sys/fs/cgroup/cgroup.controllers") as file:
+            return 2 if file.read().split() else 1
+    except FileNotFoundError:
+        return 1

@@ -1,0 +1,49 @@
+"""`box logs`: what a container wrote."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from boxcli import readers
+from boxcli.table import Argument, Option, Values, Verb
+
+
+def _tail(text: str) -> int:
+    return -1 if text == "all" else readers.whole(text)
+
+
+VERB = Verb(
+    "logs",
+    "Show what a container wrote",
+    Option("-f", "--follow", about="Go on until the container ends."),
+    Option("-n", "--tail", metavar="N", read=_tail, about="Show the last N lines ('all' is the default)."),
+    Option("-t", "--timestamps", about="Show when each line was written."),
+    Argument("CONTAINER", completes="container"),
+)
+
+
+def main(values: Values) -> int:
+    """Write its output to standard output and its errors to standard error, as they came."""
+    from runtime.logs import follow, read
+    from runtime.state import Containers
+
+    containers = Containers(values.root)
+    containers.reap()
+    container = containers.find(values.text("container"))
+    tail = values.one("tail", int)
+    tail = None if tail == -1 else tail
+    path = f"{container.path}/log"
+    entries = follow(path, f"{container.path}/exit", tail=tail) if values.flag("follow") else read(path, tail=tail)
+    fresh = {"stdout": True, "stderr": True}  # whether the stream is at the beginning of a line
+    for entry in entries:
+        stamp = entry.time.encode() + b" " if values.flag("timestamps") and fresh[entry.stream] else b""
+        fresh[entry.stream] = entry.text.endswith(b"\n")
+        _write(2 if entry.stream == "stderr" else 1, stamp + entry.text)
+    return 0
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    sys.stdout.flush()
+    while data:
+        data = data[os.write(descriptor, data) :]

@@ -1,0 +1,139 @@
+"""The table of options: the fast parser, and click fed from the same table, are of one mind on every command line."""
+
+import importlib
+import os
+import pkgutil
+
+import click
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boxcli import click_face, main, verbs
+from boxcli.table import OPTIONS_FIRST, Argument, Option, Values, Verb, parse
+
+VERBS: dict[str, Verb] = {name: main.load(name).VERB for name in main.VERBS}
+
+GOOD = (
+    "64m", "1GiB", "2", "0.5", "name", "A=b", "A", "/a:/b", "/a:/b:ro", "/dir", "/dir:size=1m", "none", "host", "TERM", "9", "a:127.0.0.1",
+    "nofile=1:2", "seccomp=unconfined", "json", "sha256:abc", "img:tag", "ALL", "plain", "bash", "5", "10s", "",
+)  # fmt: skip
+BAD = ("=x", "-5", "../x", "a b", "--", "-", "--rm", "-x", "1:2:3:4", "é", "\udcff", "a\nb", "999999999999999999999", "0", "٣")
+
+
+def plain(value: object) -> object:
+    """A value in a form that `==` compares by content."""
+    slots = getattr(type(value), "__slots__", ())
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return {name: getattr(value, name) for name in slots} if slots else value
+
+
+def by_click(verb: Verb, argv: list[str]) -> dict[str, object] | None:
+    try:
+        return {key: plain(value) for key, value in click_face.values_of(verb, argv, "/root").given.items()}
+    except (click.UsageError, click.exceptions.Exit):
+        return None
+
+
+def by_table(verb: Verb, argv: list[str]) -> dict[str, object] | None:
+    values = parse(verb, argv, "/root")
+    return None if values is None else {key: plain(value) for key, value in values.given.items()}
+
+
+@st.composite
+def command_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
+    name = draw(st.sampled_from(sorted(VERBS)))
+    verb = VERBS[name]
+    flags = [flag for option in verb.options for flag in option.flags] or ["--none"]
+    letters = [flag[1] for flag in flags if len(flag) == 2] or ["z"]
+    text = st.sampled_from(GOOD + BAD)
+    flag = st.sampled_from(flags)
+    piece = st.one_of(
+        st.tuples(flag),
+        st.tuples(flag, text),
+        st.tuples(st.builds("{}={}".format, flag, text)),
+        st.tuples(st.lists(st.sampled_from(letters), min_size=1, max_size=4).map(lambda some: "-" + "".join(some))),
+        st.tuples(st.builds("-{}{}".format, st.sampled_from(letters), text)),
+        st.tuples(text),
+        st.tuples(st.sampled_from(("--", "-", "--nonesuch", "-?", "--help", "--nam", "---"))),
+    )
+    pieces = draw(st.lists(piece, max_size=7))
+    return name, [word for piece in pieces for word in piece]
+
+
+@pytest.mark.filterwarnings("ignore")  # a bad value of --help's kind is click's own affair
+@settings(max_examples=3000, deadline=None)
+@given(command_lines())
+def test_the_fast_parser_and_click_accept_the_same_lines_and_read_the_same_values(line: tuple[str, list[str]], capfd_disabled: None = None) -> None:
+    name, argv = line
+    assert by_table(VERBS[name], argv) == by_click(VERBS[name], argv), (name, argv)
+
+
+def test_every_module_of_verbs_is_a_verb_that_help_lists() -> None:
+    modules = {module.name.rstrip("_") for module in pkgutil.iter_modules(verbs.__path__)}
+    assert modules == set(main.VERBS)
+    listed = [name for _, names in click_face.SECTIONS for name in names]
+    assert sorted(listed) == sorted([*main.VERBS, "help"])
+    for name, verb in VERBS.items():
+        assert verb.name == name
+        assert callable(importlib.import_module(main.load(name).__name__).main)
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_no_flag_and_no_key_is_used_twice_and_only_the_last_argument_takes_many(name: str) -> None:
+    verb = VERBS[name]
+    parts: list[Option | Argument] = [*verb.options, *verb.arguments]
+    assert len({part.key for part in parts}) == len(parts)
+    assert len(verb.by_flag) == sum(len(option.flags) for option in verb.options)
+    assert not any(argument.many for argument in verb.arguments[:-1])
+    assert all(part.completes in ("", "image", "container", "file") for part in parts)
+
+
+VERB = Verb(
+    "sample",
+    "Sample",
+    Option("-i", "--interactive", about=""),
+    Option("-t", "--tty", about=""),
+    Option("-e", "--env", metavar="K", many=True, about=""),
+    Option("--size", metavar="N", read=int, about=""),
+    Argument("IMAGE"),
+    Argument("COMMAND", required=False, many=True),
+    options_anywhere=OPTIONS_FIRST,
+)
+
+
+def test_a_cluster_of_flags_may_end_in_an_option_with_its_value_attached_or_following() -> None:
+    for argv in (["-iteA=b", "img"], ["-ite", "A=b", "img"]):
+        values = parse(VERB, argv, "/r")
+        assert values is not None
+        assert (values.flag("interactive"), values.flag("tty"), values.all("env", str)) == (True, True, ["A=b"])
+
+
+def test_what_follows_the_image_belongs_to_the_command_even_if_it_looks_like_an_option() -> None:
+    values = parse(VERB, ["-i", "img", "ls", "-t", "--", "--size", "x"], "/r")
+    assert values is not None
+    assert values.all("command", str) == ["ls", "-t", "--", "--size", "x"]
+    assert not values.flag("tty")
+
+
+def test_an_option_given_twice_means_the_last_and_a_repeatable_one_means_all() -> None:
+    values = parse(VERB, ["--size=1", "--size", "2", "-e", "A", "--env=B", "img"], "/r")
+    assert values is not None
+    assert (values.one("size", int), values.all("env", str)) == (2, ["A", "B"])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["-x", "img"], ["--size", "x", "img"], ["--size"], ["--tty=true", "img"], ["--help"], ["--nonesuch", "img"], ["-e"]],
+)
+def test_the_fast_parser_leaves_whatever_is_wrong_to_click(argv: list[str]) -> None:
+    assert parse(VERB, argv, "/r") is None
+
+
+def test_asking_for_a_value_of_another_kind_is_an_error_and_not_a_wrong_value() -> None:
+    values = Values("/r", {"size": 2})
+    with pytest.raises(AssertionError):
+        values.text("size")
+    assert values.one("missing", str) is None
+    assert os.path.basename(values.root) == "r"
