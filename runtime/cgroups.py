@@ -100,10 +100,11 @@ class Cgroup:
         """On v2, the descriptor that clone3 bears the child into; None on v1, where the child joins by itself."""
         return os.open(self.paths["unified"], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if self.v2 else None
 
-    def join(self) -> None:
-        """Move the calling task in: on v1 by writing 0, which does not wait."""
-        for path in self.paths.values():
-            _write(path + ("/cgroup.procs" if self.v2 else "/tasks"), "0")
+    def open_to_join(self) -> list[int]:
+        """On v1, the descriptors to which a task writes 0 to move itself in, which does not wait; none on v2."""
+        if self.v2:
+            return []
+        return [os.open(path + "/tasks", os.O_WRONLY | os.O_CLOEXEC) for path in self.paths.values()]
 
     def processes(self) -> list[int]:
         """The pids in the groups, of this process' pid namespace."""

@@ -5,16 +5,20 @@
 
 import os
 import time
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from _signal import signal as set_handler  # isort: skip  # the signal module would import enum
 
 from runtime import linux
 from runtime.cgroups import Cgroup, Limits
-from runtime.init import Child, Program
+from runtime.entry import Command, emit_birth, emit_identity, emit_stdio
 from runtime.journal import Journal, reap
-from runtime.rootfs import effects, make_skeleton
+from runtime.program import Failure, Program
+from runtime.rootfs import Rootfs, make_skeleton
+from runtime.spawn import spawn
 from runtime.spec import DEFAULT_PATH, Outcome, Spec
-from store.errors import BoxError, CommandNotExecutable, CommandNotFound, RunError, SetupFailed
+from runtime.users import resolve
+from store.errors import BoxError, SetupFailed
 
 # HUP INT QUIT USR1 USR2 TERM CONT: what a user may send to box and means for the container.
 FORWARDED = (1, 2, 3, 10, 12, 15, 18)
@@ -29,23 +33,23 @@ class Process:
 
     __slots__ = ("group", "journal", "master", "pid", "spec")
 
-    def __init__(self, spec: Spec, journal: Journal, group: Cgroup, pid: int, master: int = -1) -> None:
+    def __init__(self, spec: Spec, journal: Journal) -> None:
         self.spec = spec
         self.journal = journal
-        self.group = group
-        self.pid = pid
-        self.master = master
+        self.group: Cgroup | None = None
+        self.pid = 0
+        self.master = -1
 
     def finish(self) -> Outcome:
         """Wait for the end, and leave nothing of the container but, unless it is `removed`, its record."""
         _, wait_status = os.waitpid(self.pid, 0)
         self.pid = 0
         outcome = Outcome(wait_status)
-        if self.spec.memory is not None and outcome.signal == linux.SIGKILL:
-            outcome.oom = self.group.oom_kills() > 0
-        if outcome.status:
-            outcome.pids_refused = self.group.pids_refused()
-        self.group.delete()
+        if self.group is not None:
+            if outcome.status:
+                outcome.oom = self.group.oom_kills() > 0
+                outcome.pids_refused = self.group.pids_refused()
+            self.group.delete()
         if self.spec.removed:
             self.journal.remove()
         else:
@@ -61,8 +65,9 @@ class Process:
             except ProcessLookupError:
                 pass
             os.waitpid(self.pid, 0)
-        self.group.kill()
-        self.group.delete()
+        if self.group is not None:
+            self.group.kill()
+            self.group.delete()
         self.journal.remove()
 
 
@@ -114,66 +119,75 @@ def prepare(spec: Spec) -> Journal:
     return journal
 
 
-def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int], terminal: tuple[int, int] = (-1, -1)) -> Process:
+def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process:
     """Bear the container's first process; on return it has been executed. On error nothing of the container is left.
 
-    `terminal` is a pair of connected socket descriptors, this process' and the child's, over which the terminal's master comes.
+    With a terminal, `stdio` is not used: the terminal's master is the process' `master`.
     """
+    process = Process(spec, journal)
+    rootfs = None
+    descriptors: list[int] = []
     try:
-        program = Program(spec)
-        group = Cgroup.create(spec.id, Limits(spec.pids_limit, spec.memory, spec.cpus))
-    except BaseException:
-        journal.remove()
-        raise
-    process = Process(spec, journal, group, 0)
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        child = Child(spec, effects(spec, group.paths), group, program, stdio, writer, terminal[1])
+        rootfs = Rootfs(spec)
+        command = Command(spec, resolve(rootfs.tree, spec.user), spec.argv, spec.env, spec.cwd)
+        group = process.group = Cgroup.create(spec.id, Limits(spec.pids_limit, spec.memory, spec.cpus))
+        program = Program()
+        emit_birth(program)
+        joined = group.open_to_join()
+        descriptors += joined
+        emit_identity(program, spec, joined)
+        rootfs.emit(program, group.paths)
+        if spec.terminal:
+            stdio = (rootfs.slave, rootfs.slave, rootfs.slave)
+        emit_stdio(program, _above(stdio, descriptors), terminal=spec.terminal)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        descriptors += (reader, writer)
+        command.emit(program, writer)
         namespaces = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID
         if spec.network == "none":
             namespaces |= linux.CLONE_NEWNET
         directory = group.open_for_clone()
-        try:
-            process.pid = linux.clone(namespaces, directory)
-        except OSError as err:
-            raise _clone_failed(err) from err
-        if process.pid == 0:
-            child.become()
         if directory is not None:
-            os.close(directory)
-        os.close(writer)
-        writer = -1
+            descriptors.append(directory)
+        process.pid, failure = spawn(program, namespaces, directory)
+        if failure is not None:
+            raise error_of(failure, command, rootfs.tree)
         journal.started(process.pid, time.time())
-        if terminal[0] >= 0:
-            from runtime.terminal import receive
-
-            process.master = receive(terminal[0])
-        message = b""
-        while data := os.read(reader, 4096):
-            message += data
-        if message:
-            raise error_of(message)
+        process.master = rootfs.master
     except BaseException:
+        if rootfs is not None and rootfs.master >= 0:
+            os.close(rootfs.master)
         process.abandon()
         raise
     finally:
-        os.close(reader)
-        if writer >= 0:
-            os.close(writer)
+        for fd in descriptors:
+            os.close(fd)
+        if rootfs is not None:
+            rootfs.close()
     return process
 
 
-def error_of(message: bytes) -> BoxError:
-    """The error that a child sent (runtime.init.answer)."""
-    kind, text, hint = (message.decode("utf-8", "surrogateescape").split("\0", 2) + ["", ""])[:3]
-    error: BoxError = RunError(text, hint=hint)
-    if kind == "CommandNotFound":
-        error.exit_status = CommandNotFound.exit_status
-    elif kind == "CommandNotExecutable":
-        error.exit_status = CommandNotExecutable.exit_status
-    elif kind == "bug":
-        error.hint = "this is a bug in box: it should have said what is wrong"
-    return error
+def error_of(failure: Failure, command: Command, tree: int) -> BoxError:
+    """What it means that a child failed: in its set-up, or because nothing could be executed in the root `tree`."""
+    if failure.call is None or failure.call.name == "execve":
+        from runtime.diagnosis import not_executed
+
+        return not_executed(command, failure, tree)
+    call = failure.call
+    return SetupFailed(call.action, failure.errno, os.strerror(failure.errno), path=call.path)
+
+
+def _above(stdio: tuple[int, int, int], opened: list[int]) -> tuple[int, ...]:
+    """The three descriptors in a form in which each can be copied to its place without overwriting another."""
+    if stdio == (0, 1, 2):
+        return ()
+    copies = []
+    for fd in stdio:
+        if fd <= 2:
+            fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)
+            opened.append(fd)
+        copies.append(fd)
+    return tuple(copies)
 
 
 class Forwarding:
@@ -217,14 +231,3 @@ def _match_root(spec: Spec) -> None:
 
 def _host_name() -> str:
     return os.uname().nodename
-
-
-def _clone_failed(err: OSError) -> SetupFailed:
-    hint = {
-        1: "box needs to be root to make namespaces",
-        12: "the machine has no memory for one more process",
-        11: "the machine's limit of processes is reached",
-        28: "the machine's limit of namespaces is reached: sysctl user.max_pid_namespaces and its like",
-        38: "box needs Linux 5.7 or later, and clone3 allowed where it runs",
-    }.get(err.errno or 0, "")
-    return SetupFailed("clone into new namespaces", err.errno or 0, os.strerror(err.errno or 0), hint=hint)

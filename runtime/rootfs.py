@@ -1,159 +1,257 @@
-"""A container's root file system: what it is made of, and the way into it. Hot: imports only `os` and the leaf.
+"""A container's root file system: what it is made of, and the way into it. Hot.
 
-Source for the default file systems and devices: OCI runtime-spec, config-linux.md; for the masked paths: docker's and podman's lists.
+The parent makes what can be made without the container's namespaces, as detached mounts that go when their descriptors are closed: the
+image's tree, the small files over it, the trees of the machine, the terminal. Every path of the image is looked up there, inside the
+tree and through no link that the kernel invents. The child then only attaches: `emit` says how.
+
+Sources: OCI runtime-spec, config-linux.md, for the default file systems and devices; docker's and podman's lists of masked paths.
 """
 
 import os
 
-from runtime.effects import Attached, Device, Directory, Effect, Link, Masked, Memory, Mount, ReadOnly, Sealed, Text
-from runtime.linux import pivot_root_here
-from runtime.spec import Bind, Spec
-from store.errors import SetupFailed
+from runtime.program import AT_FDCWD, EBUSY, ENOENT, ENOTDIR, Program, text
+from runtime.spec import Bind, Spec, Tmpfs
+from store.errors import RunError, SetupFailed
+from store.overlay import mount_overlay
 from store.syscalls import (
-    AT_FDCWD,
+    AT_RECURSIVE,
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MS_BIND,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
     MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
-    MS_STRICTATIME,
-    mount,
+    MS_REMOUNT,
+    OPEN_TREE_CLONE,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
     mount_setattr,
-    move_mount,
     new_filesystem,
-    umount,
+    open_tree,
+    openat2,
 )
 
-_PAGE = 4096  # mount(2) copies no more than a page of options
 _STRICT = MS_NOSUID | MS_NODEV | MS_NOEXEC
+_INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+_S_IFCHR = 0o020000
 
-MASKED = (
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug",
-    "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap",
+# Directories become empty ones, files /dev/null; a path that a kernel does not have is passed over.
+MASKED_DIRECTORIES = ("/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap")
+MASKED_FILES = (
+    "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/timer_list", "/proc/timer_stats",
 )  # fmt: skip
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-
-_DEV = (
-    Mount("tmpfs", "/dev", MS_NOSUID | MS_NOEXEC | MS_STRICTATIME, "mode=755,size=65536k"),
-    Device("/dev/null", 1, 3),
-    Device("/dev/zero", 1, 5),
-    Device("/dev/full", 1, 7),
-    Device("/dev/random", 1, 8),
-    Device("/dev/urandom", 1, 9),
-    Device("/dev/tty", 5, 0),
-    Directory("/dev/pts"),
-    Directory("/dev/shm"),
-    Directory("/dev/mqueue"),
-    Mount("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5"),
-    Mount("mqueue", "/dev/mqueue", _STRICT),
-    Link("/dev/ptmx", "pts/ptmx"),
-    Link("/dev/fd", "/proc/self/fd"),
-    Link("/dev/stdin", "/proc/self/fd/0"),
-    Link("/dev/stdout", "/proc/self/fd/1"),
-    Link("/dev/stderr", "/proc/self/fd/2"),
-)
+DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
+LINKS = (
+    ("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+)  # fmt: skip
+_FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 
-def effects(spec: Spec, cgroups: dict[str, str]) -> list[Effect]:
-    """What turns the bare tree of `spec`'s image into a root file system, in order; nothing is done yet.
+class Rootfs:
+    """A root file system made ready for one container. `close` it when the child has entered it, or never will.
 
-    `cgroups` says which controllers the container has groups in (runtime.cgroups): they are shown, read-only, at /sys/fs/cgroup.
+    `tree` is a descriptor of the image's tree, to look things up in. With a terminal, `master` and `slave` are its two ends.
     """
-    plan: list[Effect] = [Mount("proc", "/proc"), *_DEV]
-    plan.append(Mount("tmpfs", "/dev/shm", _STRICT, f"mode=1777,size={spec.shm_size}"))
-    plan.append(Mount("sysfs", "/sys", _STRICT | MS_RDONLY))
-    if "unified" in cgroups:
-        plan.append(Mount("cgroup2", "/sys/fs/cgroup", _STRICT | MS_RDONLY))
-    else:
-        plan.append(Mount("tmpfs", "/sys/fs/cgroup", _STRICT, "mode=755,size=64k"))
-        for controller in cgroups:
-            directory = "/sys/fs/cgroup/" + controller
-            plan += [Directory(directory), Mount("cgroup", directory, _STRICT | MS_RDONLY, controller)]
-    plan += [Masked(path) for path in MASKED]
-    plan += [ReadOnly(path) for path in READ_ONLY]
-    plan += [Text("/etc/hostname", spec.hostname + "\n"), Text("/etc/hosts", _hosts(spec))]
-    if spec.network == "host":
-        plan.append(Text("/etc/resolv.conf", _read_text("/etc/resolv.conf")))
-    for wanted in spec.mounts:
-        if isinstance(wanted, Bind):
-            plan.append(Attached(wanted.source, wanted.target, wanted.read_only))
-        else:
-            size = "" if wanted.size is None else f",size={wanted.size}"
-            plan.append(Memory(wanted.target, f"mode={wanted.mode:o}{size}"))
-    if spec.read_only:
-        plan.append(Sealed())
-    return plan
 
+    __slots__ = ("_attached", "_descriptors", "_dev", "_pts", "_spec", "master", "slave", "tree")
 
-def enter(spec: Spec, plan: list[Effect]) -> None:
-    """Make the image's tree the root of this process' own mount namespace, and apply `plan` in it.
+    def __init__(self, spec: Spec) -> None:
+        """Make everything ready. Raises SetupFailed or RunError, and nothing is left then."""
+        self._spec = spec
+        self._descriptors: list[int] = []
+        self._attached: list[tuple[int, int, str]] = []  # a tree of the machine, its mount point, the latter's path
+        self.master = self.slave = self._pts = -1
+        action = "mount the image's tree"
+        try:
+            attributes = MOUNT_ATTR_NODEV | (MOUNT_ATTR_NOSUID if spec.no_new_privileges else 0)
+            lowers = [*spec.lowers, spec.root + "/skeleton"]
+            self.tree = self._keep(mount_overlay(lowers, spec.upper, spec.work, volatile=True, attributes=attributes))
+            for name in ("proc", "dev", "sys"):
+                action = "find the image's directory"
+                os.close(openat2(self.tree, name, os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
+            action = "make /dev"
+            self._dev = self._keep(_new_dev())
+            self._write("hostname", spec.hostname + "\n")
+            self._write("hosts", _hosts(spec))
+            if spec.network == "host":
+                self._write("resolv.conf", _read_text("/etc/resolv.conf"))
+            if spec.terminal:
+                action = "make a terminal"
+                self._make_terminal()
+            for wanted in spec.mounts:
+                action = str(wanted)
+                self._open(wanted)
+            if spec.cwd.strip("/").split("/")[0] not in ("proc", "sys", "dev"):
+                action = "make the working directory"
+                os.close(open_mount_point(self.tree, spec.cwd, directory=True))
+        except OSError as err:
+            self.close()
+            hint = ""
+            if err.errno in (20, 40):  # ENOTDIR, ELOOP
+                hint = "the image has something else than a directory there"
+            raise SetupFailed(action, err.errno or 0, err.strerror or "", path=str(err.filename or ""), hint=hint) from err
+        except BaseException:
+            self.close()
+            raise
 
-    On return the machine's file systems are out of reach but for what `plan` attached. Raises SetupFailed naming the act.
-    """
-    action = "make mounts private"
-    try:
+    def close(self) -> None:
+        """Let go of what the child has attached, or never will; the terminal's master is the caller's."""
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors.clear()
+
+    def emit(self, program: Program, cgroups: dict[str, str]) -> None:
+        """Add to `program` how the child, in its own mount namespace, makes all this its root; then nothing else is in reach.
+
+        `cgroups` says which controllers the container has groups in (runtime.cgroups): they are shown, read-only, at /sys/fs/cgroup.
+        """
+        spec = self._spec
+        home = f"{spec.root}/containers/{spec.id}"
+        call, mount = program.call, program.mount
         # Nothing mounted from here on is seen outside, and nothing mounted outside appears here.
         mount("", "/", "", MS_REC | MS_PRIVATE)
-        for effect in plan:
-            if isinstance(effect, Attached):
-                action = str(effect)
-                effect.take()
-        action = "mount overlay"
-        _mount_tree(spec)
-        action = "pivot_root"
-        pivot_root_here()
-        umount(".", MNT_DETACH)
-        os.chdir("/")
-        os.umask(0)
-        for effect in plan:
-            action = str(effect)
-            effect.apply()
-        os.umask(0o022)
-    except OSError as err:
-        raise SetupFailed(action, err.errno or 0, err.strerror or "", path=err.filename or "") from err
+        program.attach(self.tree, AT_FDCWD, home, "/")
+        call("chdir", text(home), path=home)
+        # pivot_root(".", ".") stacks the old root on the new one, where it can be detached at once: pivot_root(2), NOTES.
+        call("pivot_root", b".\0", b".\0")
+        call("umount2", b".\0", MNT_DETACH, action="detach the old root")
+        call("chdir", b"/\0", path="/")
+        call("umask", 0)
+        self._emit_dev(program)
+        # The image's own links may redirect these inside the container, and there is no /proc yet for them to lead through.
+        for path in _FILES if spec.network == "host" else _FILES[:2]:
+            draft = "/dev/." + path.rpartition("/")[2]
+            mount(draft, path, "", MS_BIND, tolerated=(ENOENT, ENOTDIR))
+            call("unlinkat", AT_FDCWD, text(draft), 0, path=draft)
+        mount("proc", "/proc", "proc", _STRICT)
+        self._emit_sys(program, cgroups)
+        for path in MASKED_FILES:
+            mount("/dev/null", path, "", MS_BIND, tolerated=(ENOENT, ENOTDIR))
+        for path in MASKED_DIRECTORIES:
+            mount("tmpfs", path, "tmpfs", _STRICT | MS_RDONLY, "size=0,nr_inodes=1", tolerated=(ENOENT, ENOTDIR))
+        for path in READ_ONLY:
+            mount(path, path, "", MS_BIND, tolerated=(ENOENT,))
+            mount("", path, "", MS_REMOUNT | MS_BIND | MS_RDONLY | _STRICT, tolerated=(ENOENT, 22))
+        for source, target, path in self._attached:
+            program.attach(source, target, "", path)
+        if spec.read_only:
+            attributes = MOUNT_ATTR_RDONLY.to_bytes(8, "little") + bytes(24)
+            call("mount_setattr", AT_FDCWD, b"/\0", 0, attributes, len(attributes), action="make the root read-only")
+        call("umask", 0o022)
 
+    def _emit_dev(self, program: Program) -> None:
+        call, mount = program.call, program.mount
+        program.attach(self._dev, AT_FDCWD, "/dev")
+        for name in ("pts", "shm", "mqueue"):
+            call("mkdirat", AT_FDCWD, text("/dev/" + name), 0o755, action="make directory", path="/dev/" + name)
+        for name, major, minor in DEVICES:
+            path = "/dev/" + name
+            call("mknodat", AT_FDCWD, text(path), _S_IFCHR | 0o666, os.makedev(major, minor), action="make device", path=path)
+        for name, target in LINKS:
+            call("symlinkat", text(target), AT_FDCWD, text("/dev/" + name), action="link", path="/dev/" + name)
+        if self._pts >= 0:
+            program.attach(self._pts, AT_FDCWD, "/dev/pts")
+            # The terminal is also /dev/console, as in docker's and podman's containers.
+            call("mknodat", AT_FDCWD, b"/dev/console\0", 0o100600, 0, action="make file", path="/dev/console")
+            mount("/dev/pts/0", "/dev/console", "", MS_BIND)
+        else:
+            mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+        mount("tmpfs", "/dev/shm", "tmpfs", _STRICT, f"mode=1777,size={self._spec.shm_size}")
+        mount("mqueue", "/dev/mqueue", "mqueue", _STRICT)
 
-def _mount_tree(spec: Spec) -> None:
-    """Mount the image's tree over its container's directory, and go there.
+    def _emit_sys(self, program: Program, cgroups: dict[str, str]) -> None:
+        call, mount = program.call, program.mount
+        mount("sysfs", "/sys", "sysfs", _STRICT | MS_RDONLY)
+        top = "/sys/fs/cgroup"
+        if "unified" in cgroups:
+            mount("cgroup2", top, "cgroup2", _STRICT | MS_RDONLY, tolerated=(EBUSY,))
+            return
+        mount("tmpfs", top, "tmpfs", _STRICT, "mode=755,size=64k")
+        for controller in cgroups:
+            call("mkdirat", AT_FDCWD, text(f"{top}/{controller}"), 0o755, action="make directory", path=f"{top}/{controller}")
+            mount("cgroup", f"{top}/{controller}", "cgroup", _STRICT | MS_RDONLY, controller)
+        mount("", top, "", MS_REMOUNT | MS_BIND | MS_RDONLY | _STRICT)
 
-    The paths are relative to the snapshots' folder, and so free of the characters that overlay's options give a meaning: colon, comma
-    and backslash of the way there. Many layers do not fit into a page of options; then each is given by its own call (Linux 6.5).
-    """
-    home = f"{spec.root}/containers/{spec.id}"
-    os.chdir(spec.root + "/snapshots")
-    prefix = spec.root + "/"
-    lowers = [_relative(path, prefix) for path in [*spec.lowers, prefix + "skeleton"]]
-    pairs: list[tuple[str, str | None]] = [("upperdir", _relative(spec.upper, prefix)), ("workdir", _relative(spec.work, prefix))]
-    fixed = "volatile,index=off,metacopy=off,redirect_dir=nofollow,xino=off"
-    data = f"lowerdir={':'.join(lowers)},upperdir={pairs[0][1]},workdir={pairs[1][1]},{fixed}"
-    flags = MS_NODEV | (MS_NOSUID if spec.no_new_privileges else 0)
-    if len(data) < _PAGE:
-        mount("overlay", home, "overlay", flags, data)
-    else:
-        options: list[tuple[str, str | None]] = [("lowerdir+", lower) for lower in lowers]
-        options += pairs
-        for option in fixed.split(","):
-            key, _, value = option.partition("=")
-            options.append((key, value or None))
-        tree = new_filesystem("overlay", options)
+    def _keep(self, fd: int) -> int:
+        self._descriptors.append(fd)
+        return fd
+
+    def _write(self, name: str, content: str) -> None:
+        """A small file of the runtime's own, kept in /dev until it is bound over the image's."""
+        fd = os.open("." + name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=self._dev)
         try:
-            mount_setattr(tree, MOUNT_ATTR_NODEV | (MOUNT_ATTR_NOSUID if spec.no_new_privileges else 0))
-            move_mount(tree, AT_FDCWD, home)
+            os.fchmod(fd, 0o644)  # whatever the caller's umask is
+            os.write(fd, content.encode("utf-8", "surrogateescape"))
         finally:
-            os.close(tree)
-    os.chdir(home)
+            os.close(fd)
+
+    def _make_terminal(self) -> None:
+        from runtime.terminal import open_terminal
+
+        options: list[tuple[str, str | None]] = [("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")]
+        self._pts = self._keep(new_filesystem("devpts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC))
+        self.master, self.slave = open_terminal(self._pts)
+        self._keep(self.slave)
+
+    def _open(self, wanted: Bind | Tmpfs) -> None:
+        if isinstance(wanted, Bind):
+            if not os.path.exists(wanted.source):
+                raise RunError(
+                    f"cannot bind {wanted.source}: there is no such file or directory",
+                    hint="box does not make it for you, since a typing error would then go unnoticed; create it first",
+                )
+            source = self._keep(open_tree(AT_FDCWD, wanted.source, OPEN_TREE_CLONE | AT_RECURSIVE))
+            attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if wanted.read_only else 0)
+            mount_setattr(source, attributes, recursive=True)  # all below it too: a submount would stay writable otherwise
+            directory = os.stat(source).st_mode & 0o170000 == 0o040000
+        else:
+            options: list[tuple[str, str | None]] = [("mode", f"{wanted.mode:o}")]
+            if wanted.size is not None:
+                options.append(("size", str(wanted.size)))
+            source = self._keep(new_filesystem("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
+            directory = True
+        target = self._keep(open_mount_point(self.tree, wanted.target, directory=directory))
+        self._attached.append((source, target, wanted.target))
 
 
-def _relative(path: str, prefix: str) -> str:
-    """`path` as seen from the snapshots' folder of the store at `prefix`."""
-    if not path.startswith(prefix):
-        return path
-    inside = path[len(prefix) :]
-    return inside.removeprefix("snapshots/") if inside.startswith("snapshots/") else "../" + inside
+def open_mount_point(tree: int, path: str, *, directory: bool) -> int:
+    """A descriptor of `path` inside `tree`, made with its parents where it is missing: a directory, or an empty file.
+
+    A dangling link on the way is an error: nothing is made through it.
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    here = openat2(tree, ".", os.O_PATH | os.O_DIRECTORY, 0, _INSIDE)
+    try:
+        for index, part in enumerate(parts):
+            wants_file = index == len(parts) - 1 and not directory
+            so_far = "/".join(parts[: index + 1])
+            flags = os.O_PATH | (0 if wants_file else os.O_DIRECTORY)
+            try:
+                found = openat2(tree, so_far, flags, 0, _INSIDE)
+            except FileNotFoundError:
+                if wants_file:
+                    made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644, dir_fd=here)
+                    os.fchmod(made, 0o644)
+                    os.close(made)
+                else:
+                    os.mkdir(part, 0o755, dir_fd=here)
+                    os.chmod(part, 0o755, dir_fd=here)
+                found = openat2(tree, so_far, flags, 0, _INSIDE)
+            os.close(here)
+            here = found
+    except BaseException:
+        os.close(here)
+        raise
+    return here
 
 
 def make_skeleton(root: str) -> None:
@@ -162,8 +260,7 @@ def make_skeleton(root: str) -> None:
     So none of them is ever made in a container's own upper tree, where a build would find it as a change.
     """
     top = root + "/skeleton"
-    last = top + "/etc/resolv.conf"
-    if os.path.exists(last):
+    if os.path.exists(top + "/etc/resolv.conf"):  # the last to be made
         return
     for name in ("", "/proc", "/dev", "/sys", "/etc"):
         try:
@@ -171,28 +268,35 @@ def make_skeleton(root: str) -> None:
         except FileExistsError:
             continue
         os.chmod(top + name, 0o755)  # whatever the umask is
-    for name in ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf"):
+    for name in _FILES:
         fd = os.open(top + name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.fchmod(fd, 0o644)
         os.close(fd)
 
 
+def _new_dev() -> int:
+    return new_filesystem("tmpfs", [("mode", "755"), ("size", "65536k")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
+
+
 def _hosts(spec: Spec) -> str:
     if spec.network == "host":
-        text = _read_text("/etc/hosts")
-        if text and not text.endswith("\n"):
-            text += "\n"
+        content = _read_text("/etc/hosts")
+        if content and not content.endswith("\n"):
+            content += "\n"
     else:
-        text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" + f"127.0.0.1\t{spec.hostname}\n"
+        content = f"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{spec.hostname}\n"
     for entry in spec.add_hosts:
         name, _, address = entry.partition(":")
-        text += f"{address}\t{name}\n"
-    return text
+        content += f"{address}\t{name}\n"
+    return content
 
 
 def _read_text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read(65536)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        return os.read(fd, 65536).decode("utf-8", "surrogateescape")
+    finally:
+        os.close(fd)

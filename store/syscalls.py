@@ -2,10 +2,10 @@
 
 `_ctypes` is used without its wrapper package `ctypes`, whose import costs 2.4 ms of a command that lasts ten. Every
 function raises `OSError` with errno, the call's name and, where there is one, the path. Integers are passed at full width,
-`bytes` as a pointer to their data, `None` as a null pointer.
+`bytes` as a pointer to their data, `None` as a null pointer. A `Page` or a `buffer` is what the kernel writes into.
 
 Sources: the man pages of the calls; linux/mount.h, linux/openat2.h. Calls numbered from 424 on have the same number on every
-architecture. A `Page` is what the kernel writes into.
+architecture.
 """
 
 import os
@@ -16,6 +16,7 @@ from _ctypes import (
     Array,
     CFuncPtr,
     _SimpleCData,
+    addressof,
     dlopen,
     dlsym,
     get_errno,
@@ -51,9 +52,10 @@ if TYPE_CHECKING:
     _SimpleInt = _SimpleCData[int]
     _SimpleBytes = _SimpleCData[bytes]
     _BytesArray = Array[_SimpleBytes]
+    Buffer = Array[_SimpleBytes]
 else:
     _SimpleInt = _SimpleBytes = _SimpleCData
-    _BytesArray = Array
+    _BytesArray = Buffer = Array
 
 
 class Long(_SimpleInt):
@@ -77,7 +79,7 @@ class Page(_BytesArray):
     _length_ = 4096
 
 
-Argument = int | bytes | Page | None
+Argument = int | bytes | Buffer | None
 
 
 class _Function(CFuncPtr):
@@ -98,7 +100,7 @@ _functions: dict[str, _Function] = {}
 MINUS_ONE = (-1, 0xFFFFFFFF)
 
 
-def _widen(arguments: tuple[Argument, ...]) -> list[Long | bytes | Page | None]:
+def _widen(arguments: tuple[Argument, ...]) -> list[Long | bytes | Buffer | None]:
     return [Long(value) if isinstance(value, int) else value for value in arguments]
 
 
@@ -142,6 +144,18 @@ def function(name: str) -> "Callable[..., int]":
 def address_of(data: bytes) -> int:
     """Where `data` lies in memory, for a pointer within a structure. It holds for as long as the caller keeps `data`."""
     return int.from_bytes(bytes(_CharPointer(data)), "little")
+
+
+def buffer(size: int) -> "tuple[Buffer, int]":
+    """`size` zeroed bytes for the kernel, or other code, to write into, and their address; a slice of them is `bytes`."""
+    memory: Buffer = (_Char * size)()
+    return memory, addressof(memory)
+
+
+def callable_at(address: int) -> "Callable[..., int]":
+    """The C function at `address`, taking pointers and numbers, returning a long."""
+    entry = _Function(address)
+    return lambda *arguments: int(entry(*_widen(arguments)))
 
 
 def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:

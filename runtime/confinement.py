@@ -1,0 +1,80 @@
+"""The last steps before the container's program: the child gives up, in an order that matters, all that it shall not keep. Hot.
+
+Both `run` and `exec` end with these calls. Sources: the man pages of the calls; credentials(7), keyrings(7), getrlimit(2), seccomp(2).
+"""
+
+from runtime.linux import PR_SET_DUMPABLE
+from runtime.program import EINVAL, ENOSYS, Program
+from runtime.users import User
+from store.errors import RunError
+from store.syscalls import address_of
+
+PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAP_AMBIENT = 24, 38, 22, 47
+_PR_CAP_AMBIENT_CLEAR_ALL, _SECCOMP_MODE_FILTER, _KEYCTL_JOIN_SESSION_KEYRING = 4, 2, 1
+_CAPABILITY_VERSION_3 = 0x20080522
+_LAST_CAPABILITY = 63
+NO_LIMIT = 2**64 - 1
+
+# asm-generic/resource.h, which x86 and arm follow.
+LIMITS = (
+    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending", "msgqueue", "nice",
+    "rtprio", "rttime",
+)  # fmt: skip
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def confine(
+    program: Program, user: User, capability_mask: int, *, no_new_privileges: bool = True, seccomp: bytes = b"",
+    limits: "Iterable[tuple[str, int, int]]" = (),
+) -> None:  # fmt: skip
+    """Add the steps that make the child `user`, with `capability_mask`, behind the filter `seccomp` (empty: none).
+
+    A user that is not root gets no capabilities, as with docker; the mask then still bounds what a set-user-id program may gain.
+    Inheritable and ambient capabilities are always empty. Core dumps are off unless `limits` (name, soft, hard; -1 is no limit) says
+    otherwise. Raises RunError for a limit that nobody knows.
+    """
+    call = program.call
+    # Namespaces do not separate the session keyring; a kernel without keys has none.
+    call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, action="join a new session keyring", tolerated=(ENOSYS,))
+    _limit(program, "core", 0, 0)
+    for name, soft, hard in limits:
+        _limit(program, name, soft, hard)
+    if seccomp and not no_new_privileges:
+        _filter(program, seccomp)  # without no_new_privs it takes CAP_SYS_ADMIN, which is about to go
+    for number in range(_LAST_CAPABILITY + 1):
+        if not capability_mask >> number & 1:
+            # EINVAL: past the kernel's last capability.
+            call("prctl", PR_CAPBSET_DROP, number, 0, 0, 0, action=f"drop capability {number}", tolerated=(EINVAL,))
+    groups = b"".join([gid.to_bytes(4, "little") for gid in user.groups])
+    call("setgroups", len(user.groups), groups)
+    call("setresgid", user.gid, user.gid, user.gid)
+    call("setresuid", user.uid, user.uid, user.uid)
+    # Again: a change of identity sets it to what fs.suid_dumpable says.
+    call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+    own = capability_mask if user.uid == 0 else 0
+    low, high = (own & 0xFFFFFFFF).to_bytes(4, "little"), (own >> 32).to_bytes(4, "little")
+    # struct __user_cap_data_struct[2]: effective, permitted, inheritable; the low words, then the high ones.
+    data = low + low + bytes(4) + high + high + bytes(4)
+    call("capset", _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4), data, action="set capabilities")
+    call("prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, action="clear ambient capabilities")
+    if no_new_privileges:
+        call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
+        if seccomp:
+            _filter(program, seccomp)
+
+
+def _limit(program: Program, name: str, soft: int, hard: int) -> None:
+    if name not in LIMITS:
+        raise RunError(f"unknown limit {name!r}", hint=f"known are {', '.join(LIMITS)}")
+    values = b"".join([(NO_LIMIT if value < 0 else value).to_bytes(8, "little") for value in (soft, hard)])
+    program.call("prlimit64", 0, LIMITS.index(name), values, None, action=f"set the limit {name} to {soft}:{hard}")
+
+
+def _filter(program: Program, seccomp: bytes) -> None:
+    # struct sock_fprog: how many instructions, where.
+    fprog = (len(seccomp) // 8).to_bytes(8, "little") + address_of(seccomp).to_bytes(8, "little")
+    program.kept.append(seccomp)
+    program.call("prctl", PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, fprog, 0, 0, action="install the system call filter")

@@ -1,0 +1,117 @@
+"""The list of calls that takes a child from its birth to the container's program, for `run` and for `exec`. Hot.
+
+The order of the last steps: working directory, groups and namespaces done, descriptors closed, keyring, limits, bounding set, identity,
+capabilities, no_new_privs, filter, execve. Each takes away what the one before still needed.
+"""
+
+import os
+
+from runtime import capabilities
+from runtime.linux import (
+    CLONE_NEWCGROUP,
+    PR_SET_DUMPABLE,
+    PR_SET_PDEATHSIG,
+    SIGKILL,
+)
+from runtime.confinement import confine
+from runtime.program import EPERM, Program, text
+from runtime.seccomp_cache import filter_bytes
+from runtime.spec import DEFAULT_PATH, Spec
+from runtime.users import User
+from store.syscalls import address_of
+
+_SIG_DFL = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
+_SIG_SETMASK, _EMPTY_SET = 2, bytes(8)
+_SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, _TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
+_FIRST_CLOSED = 4  # 0, 1, 2 are the program's, 3 is the lifeline
+
+
+class Command:
+    """What is executed at last, in a container's root."""
+
+    __slots__ = ("argv", "capabilities", "cwd", "env", "limits", "no_new_privileges", "seccomp", "user")
+
+    def __init__(self, spec: Spec, user: User, argv: list[str], env: list[str], cwd: str) -> None:
+        """`argv` as `user`, confined as `spec` says. Reads the compiled filter from the store."""
+        self.argv = argv
+        self.user = user
+        self.cwd = cwd or "/"
+        self.env: dict[str, str] = {}
+        for entry in env:
+            name, _, value = entry.partition("=")
+            self.env[name] = value
+        self.env.setdefault("PATH", DEFAULT_PATH)
+        self.env.setdefault("HOME", user.home)
+        self.capabilities = spec.capabilities if spec.capabilities is not None else capabilities.RUN_DEFAULT
+        self.no_new_privileges = spec.no_new_privileges
+        self.seccomp = filter_bytes(spec.root, self.capabilities) if spec.seccomp else b""
+        self.limits = spec.ulimits
+
+    def candidates(self) -> list[str]:
+        """The paths at which execvp(3) would look for the program."""
+        name = self.argv[0]
+        if "/" in name:
+            return [name]
+        return [f"{folder or '.'}/{name}" for folder in self.env["PATH"].split(":")] if name else []
+
+    def emit(self, program: Program, lifeline: int) -> None:
+        """Add the last steps. `lifeline` is a pipe's end whose other end only the parent has: its death is noticed there."""
+        call = program.call
+        if lifeline != 3:
+            call("dup3", lifeline, 3, os.O_CLOEXEC)
+        # Before the working directory is entered, so that one of /proc/self/fd/N has nothing of the machine to lead to.
+        call("close_range", _FIRST_CLOSED, 0xFFFFFFFF, 0, action="close descriptors")
+        call("chdir", text(self.cwd), action="change to the working directory", path=self.cwd)
+        confine(
+            program, self.user, self.capabilities, no_new_privileges=self.no_new_privileges, seccomp=self.seccomp, limits=self.limits
+        )
+        # Again: a change of identity clears it. And if the parent died in between, nobody holds the pipe's other end any more.
+        call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+        call("write", 3, b"\0", 1, action="find the parent alive")
+        call("rt_sigprocmask", _SIG_SETMASK, _EMPTY_SET, None, len(_EMPTY_SET))
+        argv = _pointers(program, [os.fsencode(word) for word in self.argv])
+        env = _pointers(program, [os.fsencode(f"{name}={value}") for name, value in self.env.items()])
+        program.execute(self.candidates(), argv, env)
+
+
+def emit_birth(program: Program) -> None:
+    """Add the first steps: signals as the program expects them, and no outliving the parent, no tracing by others."""
+    for number in range(1, 65):
+        if number not in (SIGKILL, 19, 32, 33):
+            program.call("rt_sigaction", number, _SIG_DFL, None, 8)
+    program.call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+    program.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+    program.call("setsid", tolerated=(EPERM,))
+
+
+def emit_identity(program: Program, spec: Spec, joined: list[int]) -> None:
+    """Add the container's own name, network and, once in its control groups, its own view of them.
+
+    `joined` are descriptors of the v1 `tasks` files: a task that writes 0 there moves itself, without the wait of any other way.
+    """
+    for tasks in joined:
+        program.call("write", tasks, b"0", 1, action="join the control group")
+    program.call("unshare", CLONE_NEWCGROUP, action="make a cgroup namespace")
+    name = os.fsencode(spec.hostname)
+    program.call("sethostname", name, len(name), path=spec.hostname)
+    if spec.network == "none":
+        sock = program.call("socket", _AF_INET, _SOCK_DGRAM_CLOEXEC, 0)
+        # struct ifreq: 16 bytes of name, then the flags as a short; the kernel reads 40 bytes. See netdevice(7).
+        request = b"lo".ljust(16, b"\0") + _IFF_UP.to_bytes(2, "little") + bytes(22)
+        program.call("ioctl", sock, _SIOCSIFFLAGS, request, action="bring up lo")
+
+
+def emit_stdio(program: Program, stdio: tuple[int, int, int], *, terminal: bool) -> None:
+    """Add the three descriptors, each above 2; or one terminal that becomes the session's."""
+    for number, fd in enumerate(stdio):
+        program.call("dup3", fd, number, 0)
+    if terminal:
+        program.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
+
+
+def _pointers(program: Program, strings: list[bytes]) -> bytes:
+    """A table of pointers to `strings`, ended by a null one, as execve(2) takes it. Python's bytes end in NUL by themselves."""
+    program.kept.append(strings)
+    table = b"".join([address_of(each).to_bytes(8, "little") for each in strings]) + bytes(8)
+    program.kept.append(table)
+    return table

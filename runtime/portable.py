@@ -1,0 +1,62 @@
+"""Performing a Program in a forked child, call by call from the interpreter: for machines on which runtime.native cannot be.
+
+The list is the same, and so is what it does; only the copying of the pages that the child touches makes it slower.
+"""
+
+import os
+from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
+
+from runtime.linux import clone
+from runtime.program import NUMBERS, Call, Failure, Program, Result
+from store.syscalls import syscall
+
+
+def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tuple[int, Failure | None]":
+    """As runtime.native.perform."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    former = pthread_sigmask(SIG_BLOCK, valid_signals())
+    try:
+        pid = clone(namespaces, cgroup)
+        if pid == 0:
+            _perform(program, writer)
+    finally:
+        os.close(writer)
+        pthread_sigmask(SIG_SETMASK, former)
+    message = b""
+    while data := os.read(reader, 4096):
+        message += data
+    os.close(reader)
+    if not message:
+        return pid, None
+    index, errno, *tried = [int(word) for word in message.split()]
+    return pid, Failure(program.calls[index] if index < len(program.calls) else None, errno, tried)
+
+
+def _perform(program: Program, messages: int) -> None:
+    """In the child: never returns."""
+    try:
+        results: dict[Call, int] = {}
+        tried: list[int] = []
+        index = 0
+        for index, call in enumerate([*program.calls, None]):
+            if call is None:
+                os.write(messages, f"{index} 38 {' '.join(map(str, tried))}".encode())
+                break
+            if call.name == "close_range":
+                # The pipe to the parent stays; it closes on execve.
+                first = call.arguments[0]
+                os.dup2(messages, 3, inheritable=False)
+                messages = 3
+                syscall("close_range", NUMBERS["close_range"], max(4, first if isinstance(first, int) else 0), 0xFFFFFFFF, 0)
+                continue
+            arguments = [results[each.call] if isinstance(each, Result) else each for each in call.arguments]
+            try:
+                results[call] = syscall(call.name, NUMBERS[call.name], *arguments)
+            except OSError as err:
+                if call.name == "execve":
+                    tried.append(err.errno or 0)
+                if err.errno not in call.tolerated:
+                    os.write(messages, f"{index} {err.errno} {' '.join(map(str, tried))}".encode())
+                    break
+    finally:
+        os._exit(125)

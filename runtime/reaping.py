@@ -1,0 +1,33 @@
+"""Clearing up after a process of box that was killed while it looked after a container. Only imported when there is such a one."""
+
+import os
+import time
+
+from runtime.cgroups import Cgroup
+from runtime.journal import Journal
+from runtime.records import read
+from store.errors import BoxError
+
+KILLED = "the box process that looked after it was killed"
+
+
+def bury(journal: Journal, identity: str) -> None:
+    """End what still runs of the container, remove its groups, and then its directory, or record its end.
+
+    One that was to be removed, that never started, or whose record is not readable goes; any other is kept as stopped by SIGKILL.
+    What cannot be cleared up now (a process that the kernel does not let go of) is left to the next command.
+    """
+    try:
+        group = Cgroup(identity)
+        group.kill()
+        group.delete()
+    except BoxError:
+        journal.close()
+        return
+    config = read(journal.path + "/config")
+    started = os.path.exists(journal.path + "/state")
+    if config is None or config.get("removed") or not started:
+        journal.remove()
+        return
+    journal.ended(137, 9, time.time(), False, KILLED)
+    journal.close()
