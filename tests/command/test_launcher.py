@@ -182,6 +182,23 @@ def test_a_wheel_installed_by_pip_starts_isolated_without_site_and_in_utf8(wheel
     assert flags_of(box, tmp_path) == f"1 1 1 {library}/boxcli/__init__.py"
 
 
+# What `uv venv --relocatable` writes.
+RELOCATABLE = """#!/bin/sh
+'''exec' "$(dirname -- "$(realpath -- "$0")")"/'python' "$0" "$@"
+' '''
+"""
+
+
+def test_an_environment_that_was_made_to_be_moved_runs_where_it_is_moved_to(wheel: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path / "env")
+    pip(python, wheel)
+    script = python.parent / "box-python"
+    script.write_text(RELOCATABLE + script.read_text().partition("\n")[2])
+    (tmp_path / "env").rename(tmp_path / "moved")
+    library = next((tmp_path / "moved" / "lib").iterdir()) / "site-packages"
+    assert flags_of(tmp_path / "moved" / "bin" / "box", tmp_path) == f"1 1 1 {library}/boxcli/__init__.py"
+
+
 def test_an_editable_install_runs_the_sources_without_site(tmp_path: Path) -> None:
     python = environment(tmp_path / "env")
     pip(python, build("wheel:editable", tmp_path / "editable"))
