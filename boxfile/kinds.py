@@ -173,8 +173,8 @@ def fields_schema(table: dict[str, Key]) -> Schema:
     return {**schema, "required": required} if required else schema
 
 
-def list_of(kind: Kind, wanted: str, *, least: int = 0, distinct: bool = False) -> Kind:
-    """A list; read as a tuple."""
+def list_of(kind: Kind, wanted: str, *, least: int = 0, most: int = 0, distinct: bool = False) -> Kind:
+    """A list of at least and at most so many (0: any number); read as a tuple."""
 
     def read(reader: Reader, node: Node) -> tuple[Any, ...]:
         if not isinstance(node, Sequence):
@@ -186,6 +186,8 @@ def list_of(kind: Kind, wanted: str, *, least: int = 0, distinct: bool = False) 
             raise reader.error(node, f"expected {wanted}, found {describe(node)}", hint=hint)
         if len(node.items) < least:
             raise reader.error(node, f"expected {wanted}, found an empty list")
+        if most and len(node.items) > most:
+            raise reader.error(node.items[most], f"{wanted} has at most {most} items")
         values: list[Any] = []
         seen: set[Any] = set()
         for item in node.items:
@@ -199,6 +201,8 @@ def list_of(kind: Kind, wanted: str, *, least: int = 0, distinct: bool = False) 
     schema: Schema = {"type": "array", "items": kind.schema}
     if least:
         schema["minItems"] = least
+    if most:
+        schema["maxItems"] = most
     if distinct:
         schema["uniqueItems"] = True
     return Kind(read, schema)

@@ -242,7 +242,7 @@ _PORT: Schema = {
         _pattern("[0-9]{1,5}(-[0-9]{1,5})?(/([Tt][Cc][Pp]|[Uu][Dd][Pp]|[Ss][Cc][Tt][Pp]))?"),
     ]
 }
-_PORT_RANGES = list_of(Kind(_ports, _PORT), "a list of ports")
+_PORT_RANGES = list_of(Kind(_ports, _PORT), "a list of ports", most=1000)
 EXPOSE = Kind(_expose, _PORT_RANGES.schema)
 ENV = pairs_of(_variable, {"pattern": "^[A-Za-z_][A-Za-z0-9_.-]*$"}, TEXT, "a mapping of variables", "{NAME: value}")
 LABELS = pairs_of(_label, {"pattern": "^[^=]+$"}, TEXT, "a mapping of labels", "{org.opencontainers.image.title: api}")
