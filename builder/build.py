@@ -180,7 +180,7 @@ class Building:
                     step, surroundings, session.store, self.chain, draft.path, number=number, shown=shown, log=session.log,
                     progress=session.progress,
                 )  # fmt: skip
-                result = layers.keep(session.store, upper, self.chain, session.epoch)
+                result = layers.keep_upper(session.store, upper, self.chain, session.epoch)
             else:
                 with self._view() as view:
                     result = session.keep_changes(self._changes(step, selection, view), draft.path, self.chain)

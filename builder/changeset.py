@@ -1,16 +1,14 @@
-"""What a file step changes, decided as a value before anything is written, then written as an overlay's upper directory.
+"""What a file step changes, decided as a value before anything is written (`writing` does that).
 
 A `Changeset` maps paths (bytes, no leading slash) to nodes. It is built against the `View` below the step, which it only reads:
 a directory that exists keeps its mode and owner, a symlink to a directory is followed, missing parents come into being as root's
 0755.
 """
 
-import errno
-import os
 import stat
 from typing import Protocol
 
-from builder.inputs import CHUNK, shown
+from builder.inputs import shown
 from builder.view import View
 from store.errors import BuildError
 
@@ -18,8 +16,10 @@ from store.errors import BuildError
 class Source(Protocol):
     """Where a file's bytes come from."""
 
+    size: int
+
     def open(self) -> int:
-        """A descriptor at the file's beginning."""
+        """A descriptor at the beginning of the file, which is `size` bytes long."""
 
     def check(self, descriptor: int) -> None:
         """Raise BuildError when the file changed since it was listed; called when all of it was read."""
@@ -40,7 +40,7 @@ class Node:
         content: bytes = b"",
         source: Source | None = None,
         target: bytes = b"",
-        xattrs: dict[str, bytes] | None = None,
+        xattrs: dict[bytes, bytes] | None = None,
     ) -> None:
         self.kind = kind
         self.mode = mode
@@ -148,86 +148,9 @@ class Changeset:
             del self.nodes[below]
         self.nodes[path] = Node("whiteout")
 
-    def write(self, upper: int) -> None:
-        """Create the entries in the empty directory `upper`, and give that the metadata of the view's root.
-
-        Modes and owners are as listed whatever the umask; times are the packer's. On error `upper` is to be thrown away.
-        """
-        for path in sorted(self.nodes):
-            try:
-                _create(upper, path, self.nodes[path])
-            except OSError as err:
-                raise BuildError(f"cannot write /{shown(path)}: {os.strerror(err.errno or 0).lower()}") from err
-        root = self.view.status(b"")
-        if root is not None:
-            os.fchown(upper, root.st_uid, root.st_gid)
-            os.fchmod(upper, stat.S_IMODE(root.st_mode))
-
 
 def _in_the_way(path: bytes, kind: str) -> BuildError:
     return BuildError(
         f"/{shown(path)} is a {kind} in the image, where a directory is needed",
         hint="choose another destination, or remove it in an earlier step",
     )
-
-
-def _create(upper: int, path: bytes, node: Node) -> None:
-    if node.kind == "file":
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=upper)
-        try:
-            if node.source is None:
-                _write_all(descriptor, node.content)
-            else:
-                _copy(node.source, descriptor)
-            if node.uid or node.gid:
-                os.fchown(descriptor, node.uid, node.gid)
-            os.fchmod(descriptor, node.mode)  # after chown, which takes set-id bits away
-        finally:
-            os.close(descriptor)
-    elif node.kind == "directory":
-        os.mkdir(path, 0o700, dir_fd=upper)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=upper)
-        try:
-            if node.uid or node.gid:
-                os.fchown(descriptor, node.uid, node.gid)
-            os.fchmod(descriptor, node.mode)
-            for name, value in (node.xattrs or {}).items():
-                os.setxattr(descriptor, name, value)
-        finally:
-            os.close(descriptor)
-    elif node.kind == "symlink":
-        os.symlink(node.target, path, dir_fd=upper)
-        if node.uid or node.gid:
-            os.chown(path, node.uid, node.gid, dir_fd=upper, follow_symlinks=False)
-    else:
-        os.mknod(path, stat.S_IFCHR | 0o000, os.makedev(0, 0), dir_fd=upper)
-
-
-def _write_all(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _copy(source: Source, target: int) -> None:
-    origin = source.open()
-    try:
-        data = os.read(origin, CHUNK)
-        _write_all(target, data)
-        while len(data) == CHUNK and _copy_rest(origin, target):
-            pass
-        source.check(origin)
-    finally:
-        os.close(origin)
-
-
-def _copy_rest(origin: int, target: int) -> int:
-    """Copy up to 1 GiB on within the kernel, which shares the blocks where the file system can; 0 at the end."""
-    try:
-        return os.copy_file_range(origin, target, 1 << 30)
-    except OSError as err:
-        if err.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
-            raise
-    data = os.read(origin, CHUNK)
-    _write_all(target, data)
-    return len(data)

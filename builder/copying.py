@@ -4,15 +4,15 @@ A source that is a directory gives its contents, a file goes to the destination 
 ends in `/`, when it is one in the image, or when a source is one; several sources, or a pattern, need such a one. What a named
 source's symlink leads to is copied, symlinks below it are copied as symlinks.
 
-A file's mode is 0755 or 0644 by whether its owner may execute it, a directory's 0755, so that the umask does not matter; a declared
-mode is that of the files, and directories can be entered by whoever may read them.
+A file's mode is 0755 or 0644 by whether its owner may execute it, a directory's 0755, so that the umask does not matter; a
+declared mode is that of the files, and directories can be entered by whoever may read them.
 """
 
 import os
 
 from builder import patterns
 from builder.changeset import Changeset, Node
-from builder.inputs import DIRECTORY, FILE, Context, Input, changed_meanwhile, open_input, shown, signature
+from builder.inputs import DIRECTORY, FILE, Context, Input, changed_meanwhile, shown, signature
 from builder.keys import Parts
 from store.errors import BuildError
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 class ContextFile:
     """A listed file of the context as the source of a node's bytes."""
 
-    __slots__ = ("_entry", "_root")
+    __slots__ = ("_context", "_entry", "size")
 
-    def __init__(self, root: int, entry: Input) -> None:
-        self._root = root
+    def __init__(self, context: Context, entry: Input) -> None:
+        self._context = context
         self._entry = entry
+        self.size = entry.size
 
     def open(self) -> int:
-        return open_input(self._root, self._entry)
+        return self._context.open(self._entry)
 
     def check(self, descriptor: int) -> None:
         if signature(os.fstat(descriptor)) != self._entry.signature:
@@ -178,7 +179,7 @@ def _modes(declared: int | None, *, executable: bool) -> tuple[int, int]:
 def _node(entry: Input, declared: int | None, owner: tuple[int, int], context: Context) -> Node:
     if entry.kind == FILE:
         mode, _ = _modes(declared, executable=entry.executable)
-        return Node("file", mode, *owner, source=ContextFile(context.root, entry))
+        return Node("file", mode, *owner, source=ContextFile(context, entry))
     return Node("symlink", 0o777, *owner, target=entry.target)
 
 

@@ -78,10 +78,11 @@ def read_facts(path: bytes) -> tuple[os.stat_result, Facts]:
 class HostFile:
     """A file of this machine as the source of a node's bytes."""
 
-    __slots__ = ("_path", "_signature")
+    __slots__ = ("_path", "_signature", "size")
 
-    def __init__(self, path: bytes, current: bytes) -> None:
+    def __init__(self, path: bytes, current: bytes, size: int) -> None:
         self._path = path
+        self.size = size
         self._signature = current
 
     def open(self) -> int:
@@ -315,7 +316,7 @@ class Closure:
                 changes.put(path, Node("file", 0o644, content=unchecked(file.read())))
         else:
             mode = 0o755 if entry.executable else 0o644
-            changes.put(path, Node("file", mode, source=HostFile(b"/" + path, entry.signature)))
+            changes.put(path, Node("file", mode, source=HostFile(b"/" + path, entry.signature, entry.size)))
 
 
 def closure(programs: tuple[str, ...], cache: StatCache) -> Closure:

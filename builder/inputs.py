@@ -55,8 +55,9 @@ class Input:
 
 
 def shown(path: bytes) -> str:
-    """A path as text for a message; bytes that are no text are shown as escapes."""
-    return path.decode("utf-8", "backslashreplace")
+    """A path as text for a message; what is no text, or would do something to a terminal, is shown as escapes."""
+    text = path.decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def signature(status: os.stat_result) -> bytes:
@@ -86,18 +87,6 @@ def open_beneath(root: int, path: bytes, flags: int, *, follow: bool = False) ->
         except OSError as err:
             if err.errno != errno.EAGAIN:
                 raise
-
-
-def open_input(root: int, entry: Input) -> int:
-    """Open a file of the list for reading; it must still be the file that was listed."""
-    try:
-        descriptor = open_beneath(root, entry.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as err:
-        raise _unreadable(entry.path, err) from err
-    if signature(os.fstat(descriptor)) != entry.signature:
-        os.close(descriptor)
-        raise changed_meanwhile(entry.path)
-    return descriptor
 
 
 def changed_meanwhile(path: bytes) -> BuildError:
@@ -185,11 +174,13 @@ class StatCache:
 class Context:
     """A directory whose files steps may take, and nothing outside of it."""
 
-    __slots__ = ("cache", "path", "root")
+    __slots__ = ("_folder", "_folder_name", "cache", "path", "root")
 
     def __init__(self, path: str, cache: StatCache) -> None:
         self.path = path
         self.cache = cache
+        self._folder = -1  # the directory of the file that was opened last: its neighbours come next
+        self._folder_name = b""
         try:
             self.root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as err:
@@ -198,6 +189,8 @@ class Context:
     def close(self) -> None:
         """Let go of the directory, and keep what was learnt of its files."""
         self.cache.save()
+        if self._folder >= 0:
+            os.close(self._folder)
         os.close(self.root)
 
     def __enter__(self) -> "Context":
@@ -205,6 +198,24 @@ class Context:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def open(self, entry: Input) -> int:
+        """Open a file of the list for reading; it must still be the file that was listed."""
+        folder, _, name = entry.path.rpartition(b"/")
+        try:
+            if self._folder < 0 or folder != self._folder_name:
+                opened = open_beneath(self.root, folder, os.O_PATH | os.O_DIRECTORY)
+                if self._folder >= 0:
+                    os.close(self._folder)
+                self._folder, self._folder_name = opened, folder
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=self._folder)
+        except OSError as err:
+            raise _unreadable(entry.path, err) from err
+        if signature(os.fstat(descriptor)) != entry.signature:
+            os.close(descriptor)
+            raise changed_meanwhile(entry.path)
+        return descriptor
 
     def listing(self, directory: bytes) -> list[tuple[bytes, bool]]:
         """Names in `directory`, each with "is a directory"."""

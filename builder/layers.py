@@ -1,15 +1,16 @@
 """From a finished upper directory to a layer of the store, and from a remembered result back to it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from builder.behind import Behind
 from builder.cache import Result
 from store.digest import OCI_LAYER, Descriptor, Digest, chain_id
-from store.errors import BuildError
 from store.images import Layer
 from store.layout import Store
 
 Chain = Sequence[Layer]
+Write = Callable[[memoryview], object]
 
 
 def top(chain: Chain) -> str:
@@ -29,24 +30,30 @@ def result_of(layer: Layer) -> Result:
     return Result(str(layer.descriptor.digest), layer.descriptor.size, str(layer.diff_id), layer.descriptor.media_type)
 
 
-def keep(store: Store, upper: str, chain: Chain, epoch: int) -> Result:
-    """Pack the changes in the directory `upper` as a layer on top of `chain`, and keep the directory as that layer's tree.
+def keep(store: Store, upper: str, chain: Chain, write: Callable[[int, Write], object]) -> Result:
+    """Make a layer on top of `chain`, and keep the directory `upper` as its tree.
 
-    Files newer than `epoch` are set to it. On return the layer survives a crash. No changes make no layer.
+    `write` is given a descriptor of `upper` and where the layer's tar goes; after it the two are the same. On return the layer
+    survives a crash.
     """
-    from store.pack import pack_changeset
-
-    if not any(True for _ in os.scandir(upper)):
-        return Result()
     descriptor = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with store.blobs.draft() as draft:
-            pack_changeset(descriptor, draft.write, epoch=epoch)
+            with Behind(draft.write) as behind:
+                write(descriptor, behind.write)
             blob = draft.commit(OCI_LAYER)
-    except OSError as err:
-        raise BuildError(f"cannot make a layer of the changes: {os.strerror(err.errno or 0).lower()}") from err
     finally:
         os.close(descriptor)
     result = Result(str(blob.digest), blob.size, str(blob.digest), OCI_LAYER)
     store.snapshots.adopt(str(layer_of(result, chain).chain_id), upper)
     return result
+
+
+def keep_upper(store: Store, upper: str, chain: Chain, epoch: int) -> Result:
+    """Make a layer of what a command changed in `upper`; files newer than `epoch` are set to it. No changes make no layer."""
+    from store.pack import pack_changeset
+
+    with os.scandir(upper) as entries:
+        if next(entries, None) is None:
+            return Result()
+    return keep(store, upper, chain, lambda descriptor, write: pack_changeset(descriptor, write, epoch=epoch))

@@ -69,16 +69,13 @@ class Session:
 
     def keep_changes(self, changes: Changeset, draft: str, chain: layers.Chain) -> Result:
         """Write the changes below the directory `draft`, and make a layer of them."""
+        from builder.writing import write_changes
+
         if not changes.nodes:
             return Result()
         upper = f"{draft}/upper"
         os.mkdir(upper, 0o700)
-        descriptor = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            changes.write(descriptor)
-        finally:
-            os.close(descriptor)
-        return layers.keep(self.store, upper, chain, self.epoch)
+        return layers.keep(self.store, upper, chain, lambda descriptor, tar: write_changes(changes, descriptor, tar, self.epoch))
 
     def history_entry(self, text: str, *, empty: bool) -> dict[str, object]:
         """One line of the image's history."""

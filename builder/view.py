@@ -58,16 +58,13 @@ class View:
         finally:
             os.close(descriptor)
 
-    def xattrs(self, path: bytes) -> dict[str, bytes]:
-        """Extended attributes of the directory at `path`, without those by which overlayfs keeps its books."""
+    def xattrs(self, path: bytes) -> dict[bytes, bytes] | None:
+        """Extended attributes of the directory at `path` that a layer may carry; None for none."""
+        from store.attributes import read_xattrs
+
         descriptor = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            names = os.listxattr(descriptor)
-            return {name: os.getxattr(descriptor, name) for name in names if ".overlay." not in name}
-        except OSError as err:
-            if err.errno in (errno.ENOTSUP, errno.ENODATA):
-                return {}
-            raise
+            return read_xattrs(descriptor)
         finally:
             os.close(descriptor)
 

@@ -12,11 +12,14 @@ from builder import copying, files
 from builder.changeset import Changeset
 from builder.inputs import Context, StatCache
 from builder.view import View
+from builder.writing import write_changes
 from store.errors import BuildError
+from store.pack import pack_changeset
 
 pytestmark = pytest.mark.needs("root")
 
 AT = Place(1, 1)
+EPOCH = 315532800
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n"
 
 
@@ -61,7 +64,11 @@ class Tables:
         try:
             changes = make(View(root))  # type: ignore[operator]  # a function of a view
             assert isinstance(changes, Changeset)
-            changes.write(descriptor)
+            written: list[bytes] = []
+            write_changes(changes, descriptor, lambda data: written.append(bytes(data)), EPOCH)
+            packed: list[bytes] = []
+            pack_changeset(descriptor, lambda data: packed.append(bytes(data)), epoch=EPOCH)
+            assert b"".join(written) == b"".join(packed)  # the one pass gives the very layer that the tree has
         finally:
             os.close(descriptor)
             os.close(root)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from builder import inputs
-from builder.inputs import Context, Input, StatCache, open_input
+from builder.inputs import Context, Input, StatCache
 from store.errors import BuildError
 
 
@@ -101,7 +101,7 @@ def test_a_file_that_changed_after_it_was_listed_is_not_copied(context: Context,
     entry = next(entry for entry in context.read(b"src") if entry.path == b"src/a.py")
     (tree / "src/a.py").write_bytes(b"print(2)\n")
     with pytest.raises(BuildError, match=r"src/a.py changed while the build was reading it"):
-        open_input(context.root, entry)
+        context.open(entry)
 
 
 def test_a_file_that_became_a_link_after_it_was_listed_is_not_followed(context: Context, tree: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_file_that_became_a_link_after_it_was_listed_is_not_followed(context: 
     (tree / "src/a.py").unlink()
     (tree / "src/a.py").symlink_to("/etc/passwd")
     with pytest.raises(BuildError, match=r"cannot read src/a\.py"):
-        open_input(context.root, entry)
+        context.open(entry)
 
 
 class Reads:
