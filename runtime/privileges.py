@@ -51,9 +51,10 @@ def restrict(
     `_exit` is safe.
     """
     new_session_keyring()
-    set_limit("core", 0, 0)
-    for limit in limits:
-        set_limit(*limit)
+    wanted = {"core": (0, 0)}
+    wanted.update((name, (soft, hard)) for name, soft, hard in limits)
+    for name, (soft, hard) in wanted.items():
+        set_limit(name, soft, hard)
     entered = _enter(cwd, denied_is_fatal=False)
     if seccomp and not no_new_privileges:
         install(seccomp)  # without no_new_privs this takes CAP_SYS_ADMIN, which is about to go

@@ -57,8 +57,9 @@ def _body(data: bytes) -> bytes:
 
 
 def _header(body: bytes) -> bytes:
-    # A remainder by a Mersenne prime finds every accident and needs no import; nobody but root can write here on purpose.
-    return _MAGIC + (int.from_bytes(body, "little") % _PRIME).to_bytes(8, "little")
+    # A remainder by a Mersenne prime finds every accident and needs no import; nobody but root can write here on purpose. The 1
+    # on top makes zeros at the end count.
+    return _MAGIC + (int.from_bytes(body + b"\1", "little") % _PRIME).to_bytes(8, "little")
 
 
 def _compile(directory: str, path: str, gates: int) -> bytes:
