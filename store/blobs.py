@@ -140,7 +140,7 @@ class BlobReader:
             pieces.append(piece)
             wanted -= len(piece)
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._account(data, len(data))
+        self._account(data, ended=bool(wanted))
         return data
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -153,13 +153,13 @@ class BlobReader:
             if not count:
                 break
             filled += count
-        self._account(view[:filled], filled)
+        self._account(view[:filled], ended=filled < len(view))
         return filled
 
-    def _account(self, data: bytes | memoryview, count: int) -> None:
+    def _account(self, data: bytes | memoryview, *, ended: bool) -> None:
         self._hasher.update(data)
-        self._left -= count
-        if self._left and count:
+        self._left -= len(data)
+        if self._left and not ended:
             return
         # All was read, or the file ended before its size: either way the digest tells.
         actual = "sha256:" + self._hasher.hexdigest()

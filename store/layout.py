@@ -124,7 +124,9 @@ class Store:
                 )
             os.chmod(self.root, 0o700)
             for name in _DIRECTORIES:
-                os.makedirs(f"{self.root}/{name}", mode=0o755 if name == "snapshots/empty" else 0o700, exist_ok=True)
+                os.makedirs(f"{self.root}/{name}", mode=0o700, exist_ok=True)
+            os.chmod(f"{self.root}/snapshots/empty", 0o755)  # a container's root, whatever the umask is
+            os.utime(f"{self.root}/snapshots/empty", (0, 0))
             if not os.path.lexists(f"{self.root}/index.json"):
                 index = canonical({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}) + b"\n"
                 self.drafts.replace(f"{self.root}/index.json", index, durable=True)
