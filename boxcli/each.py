@@ -21,7 +21,6 @@ def for_each(values: Values, act: Callable[[Container], str | None], *, missing_
     from runtime.state import Containers
 
     containers = Containers(values.root)
-    containers.reap()
     status = 0
     for name in values.all("container", str):
         try:
@@ -31,5 +30,5 @@ def for_each(values: Values, act: Callable[[Container], str | None], *, missing_
             if not missing_is_fine:
                 status = report(error)
         except BoxError as error:
-            status = report(error, 1)
+            status = report(error)
     return status

@@ -44,7 +44,7 @@ def report(error: BaseException, failure_status: int = 0) -> int:
             return error.exit_status
         if isinstance(error, BoxError):
             say(error.message, error.hint)
-            return failure_status if failure_status and error.exit_status in (1, 2) else error.exit_status
+            return _status(error.exit_status, failure_status)
         if isinstance(error, OSError) and error.errno in CIRCUMSTANCES:
             reason = (error.strerror or str(error)).lower()
             say(reason if error.filename is None else f"{reason}: {error.filename}")
@@ -56,6 +56,12 @@ def report(error: BaseException, failure_status: int = 0) -> int:
     except BrokenPipeError:
         return READER_GONE
     return status
+
+
+def _status(own: int, failure_status: int) -> int:
+    if failure_status:
+        return failure_status if own in (1, 2) else own
+    return own if own == 2 else 1
 
 
 def _say_step(error: BuildError) -> None:

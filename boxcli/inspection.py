@@ -37,10 +37,8 @@ def container(root: str, name: str) -> dict[str, Any]:
     from boxcli.verbs.ps import word
     from runtime.state import Containers
 
-    containers = Containers(root)
-    containers.reap()
-    found = containers.find(name)
-    config = found.config
+    found = Containers(root).find(name)
+    config = found.record
     return {
         "Id": found.id,
         "Name": found.name,
@@ -82,7 +80,7 @@ def container(root: str, name: str) -> dict[str, Any]:
             "SecurityOpt": _security(config),
         },
         "Mounts": [_mount(mount) for mount in config["mounts"]],
-        "LogPath": f"{found.path}/log",
+        "LogPath": found.log_path,
     }
 
 

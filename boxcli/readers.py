@@ -46,10 +46,7 @@ def size(text: str) -> int:
 
 def cpus(text: str) -> float:
     """A number of processors: 2, 0.5."""
-    whole_part, point, fraction = text.partition(".")
-    if not _DIGITS.issuperset(whole_part + fraction) or not whole_part + fraction or (point and not fraction) or len(text) > 12:
-        raise ValueError(f"{text!r} is not a number of processors such as 2 or 0.5")
-    number = float(text)
+    number = _decimal(text, "a number of processors such as 2 or 0.5")
     if number < 0.01:
         raise ValueError("it must be at least 0.01")
     return number
@@ -57,10 +54,7 @@ def cpus(text: str) -> float:
 
 def seconds(text: str) -> float:
     """A time in seconds."""
-    try:
-        return cpus(text) if text.strip("0.") else float(whole(text.partition(".")[0] or "0"))
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number of seconds") from None
+    return _decimal(text, "a number of seconds")
 
 
 def name(text: str) -> str:
@@ -181,6 +175,14 @@ def ulimit(text: str) -> tuple[str, int, int]:
     if numbers[1] != -1 and (numbers[0] == -1 or numbers[0] > numbers[1]):
         raise ValueError("the soft limit is above the hard one")
     return key, numbers[0], numbers[1]
+
+
+def _decimal(text: str, what: str) -> float:
+    whole_part, point, fraction = text.partition(".")
+    digits = whole_part + fraction
+    if not digits or not _DIGITS.issuperset(digits) or (point and not fraction) or len(text) > 12:
+        raise ValueError(f"{text!r} is not {what}")
+    return float(text)
 
 
 def _without(text: str, allowed: str) -> str:

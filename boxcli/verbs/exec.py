@@ -37,9 +37,7 @@ def main(values: Values) -> int:
     interactive, terminal = values.flag("interactive"), values.flag("tty")
     if terminal and interactive and not os.isatty(0):
         raise UsageError("standard input is not a terminal", hint="leave out -t, or -i")
-    containers = Containers(values.root)
-    containers.reap()
-    container = containers.find(values.text("container"))
+    container = Containers(values.root).find(values.text("container"))
     outcome = join.run(
         container,
         values.all("command", str),

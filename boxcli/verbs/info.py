@@ -21,9 +21,7 @@ def main(values: Values) -> int:
     from store.layout import Store
 
     store = Store.open(values.root)
-    containers = Containers(values.root)
-    containers.reap()
-    statuses = [container.status for container in containers.all()]
+    statuses = [container.status for container in Containers(values.root).all()]
     names = store.references.all()
     system = os.uname()
     facts = {

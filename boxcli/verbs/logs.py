@@ -28,12 +28,10 @@ def main(values: Values) -> int:
     from runtime.logs import follow, read
     from runtime.state import Containers
 
-    containers = Containers(values.root)
-    containers.reap()
-    container = containers.find(values.text("container"))
+    container = Containers(values.root).find(values.text("container"))
     tail = values.one("tail", int)
     tail = None if tail == -1 else tail
-    path = f"{container.path}/log"
+    path = container.log_path
     entries = follow(path, f"{container.path}/exit", tail=tail) if values.flag("follow") else read(path, tail=tail)
     fresh = {"stdout": True, "stderr": True}  # whether the stream is at the beginning of a line
     for entry in entries:

@@ -51,12 +51,9 @@ def main(values: Values) -> int:
     """Print the running ones, or all with -a, the newest first."""
     from runtime.state import Containers
 
-    containers = Containers(values.root)
-    containers.reap()
     filters = values.all("filter", tuple)
     everything = values.flag("all") or any(key in ("status", "exited") for key, _ in filters)
-    found = [one for one in containers.all() if (everything or one.status == "running") and _fits(one, filters)]
-    found.sort(key=lambda one: one.created, reverse=True)
+    found = [one for one in Containers(values.root).all() if (everything or one.status == "running") and _fits(one, filters)]
     listing.show(values, _rows(found, values.flag("no_trunc")), _COLUMNS)
     return 0
 

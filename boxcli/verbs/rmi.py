@@ -48,8 +48,7 @@ def chains_in_use(root: str) -> Iterable[str]:
     """The stacks of layers that containers stand on, the ended ones too."""
     from runtime.state import Containers
 
-    for container in Containers(root).all():
-        for tree in container.lowers:
-            directory, _, name = tree.rpartition("/")
-            if name == "tree" and os.path.dirname(directory) == f"{root}/snapshots":
-                yield "sha256:" + os.path.basename(directory)
+    for tree in Containers(root).trees_in_use():
+        directory, _, name = tree.rpartition("/")
+        if name == "tree" and os.path.dirname(directory) == f"{root}/snapshots":
+            yield f"sha256:{os.path.basename(directory)}"
