@@ -52,7 +52,7 @@ def run(
     Each line it writes goes to `progress` and, as it is, into `log`. StepFailed when it does not end with status 0. On any
     exception the container is gone.
     """
-    from runtime.capabilities import BUILD_DEFAULT, names_of
+    from runtime.capabilities import BUILD_DEFAULT
     from runtime.spec import Spec
 
     upper, work = f"{directory}/upper", f"{directory}/work"
@@ -68,7 +68,7 @@ def run(
         user=surroundings.user,
         hostname=HOSTNAME,
         network="none" if step.network == "none" else "host",
-        capabilities=tuple(names_of(BUILD_DEFAULT)),
+        capabilities=BUILD_DEFAULT,
         pids_limit=PIDS,
         upper=upper,
         work=work,

@@ -10,7 +10,7 @@ import time
 from _signal import signal as set_handler  # the signal module would import enum
 
 from runtime import linux
-from runtime.container import Forwarding, Process, launch, prepare
+from runtime.container import Forwarding, launch, prepare
 from runtime.logs import LogWriter
 from runtime.spec import Outcome, Spec
 
@@ -19,122 +19,118 @@ _SIGWINCH = 28
 
 
 def run_attached(spec: Spec, stdin: int, stdout: int, stderr: int, forward: bool) -> Outcome:
-    """Run the container to its end, copying between it and the three descriptors, and its output into its log. See container.run."""
+    """Run the container to its end, copying between it and the three descriptors. See container.run."""
     journal = prepare(spec)
+    log = None if spec.removed else LogWriter(journal.path + "/log")
+    copies = Copies(spec.terminal, stdin, stdout, stderr, log)
     forwarding = Forwarding() if forward else None
-    log = None
     try:
-        log = LogWriter(journal.path + "/log")
-        keeper = Keeper(spec, log, stdin, stdout, stderr)
-        process = keeper.launch(journal)
-        if forwarding is not None:
-            forwarding.to(process.pid)
-        return keeper.keep(process)
-    finally:
-        if log is not None:
-            log.close()
-        if forwarding is not None:
-            forwarding.stop()
-
-
-class Keeper:
-    """Copies between one container and the caller's descriptors (-1 for none) until the container has ended."""
-
-    def __init__(self, spec: Spec, log: LogWriter | None, stdin: int, stdout: int, stderr: int) -> None:
-        self.spec = spec
-        self.log = log
-        self.stdin = stdin
-        self.outputs = {"stdout": stdout, "stderr": stderr}
-        self.sources: dict[int, str] = {}  # descriptor read from -> stream
-        self.input = -1  # descriptor that the container's input is written to
-        self.unwritten = b""  # what the container has not taken in yet
-
-    def launch(self, journal: "Journal") -> Process:
-        """Start the container with a terminal or pipes of its own. On error nothing of it is left."""
-        if self.spec.terminal:
-            return self._launch_with_terminal(journal)
-        theirs: list[int] = []
+        process = launch(spec, journal, copies.ends())
         try:
-            try:
-                if self.stdin >= 0:
-                    reader, self.input = os.pipe2(os.O_CLOEXEC)
-                else:
-                    reader = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-                theirs.append(reader)
-                for stream in ("stdout", "stderr"):
-                    source, writer = os.pipe2(os.O_CLOEXEC)
-                    self.sources[source] = stream
-                    theirs.append(writer)
-            except BaseException:
-                journal.remove()
-                raise
-            return launch(self.spec, journal, (theirs[0], theirs[1], theirs[2]))
-        except BaseException:
-            self._close()
-            raise
-        finally:
-            for fd in theirs:
-                os.close(fd)
-
-    def _launch_with_terminal(self, journal: "Journal") -> Process:
-        from runtime.terminal import Handover
-
-        process = launch(self.spec, journal, (0, 1, 2), Handover())
-        self.sources[process.master] = "stdout"
-        self.input = os.dup(process.master) if self.stdin >= 0 else -1
-        return process
-
-    def keep(self, process: Process) -> Outcome:
-        """Copy until the container has ended. On any error it is killed, and nothing of it is left."""
-        try:
-            if process.master < 0:
-                self._copy(process)
-            else:
-                self._copy_terminal(process)
+            copies.begin(process.master)
+            if forwarding is not None:
+                forwarding.to(process.pid)
+            copies.until_end(process.pid)
             return process.finish()
         except BaseException:
             process.abandon()
             raise
-        finally:
-            self._close()
+    finally:
+        copies.close()
+        if forwarding is not None:
+            forwarding.stop()
 
-    def _copy_terminal(self, process: Process) -> None:
+
+class Copies:
+    """Copies between one process of a container and the caller's descriptors (-1 for none), and its output into a log."""
+
+    def __init__(self, terminal: bool, stdin: int, stdout: int, stderr: int, log: LogWriter | None = None) -> None:
+        self.terminal = terminal
+        self.stdin = stdin
+        self.log = log
+        self._outputs = {"stdout": stdout, "stderr": stderr}
+        self._sources: dict[int, str] = {}  # descriptor read from -> stream
+        self._theirs: list[int] = []
+        self._input = -1  # descriptor that the process' input is written to
+        self._unwritten = b""  # what the process has not taken in yet
+
+    def ends(self) -> tuple[int, int, int]:
+        """The process' own ends of three new pipes; with a terminal, three times -1."""
+        if self.terminal:
+            return (-1, -1, -1)
+        if self.stdin >= 0:
+            reader, self._input = os.pipe2(os.O_CLOEXEC)
+        else:
+            reader = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._theirs.append(reader)
+        for stream in ("stdout", "stderr"):
+            source, writer = os.pipe2(os.O_CLOEXEC)
+            self._sources[source] = stream
+            self._theirs.append(writer)
+        return (self._theirs[0], self._theirs[1], self._theirs[2])
+
+    def begin(self, master: int) -> None:
+        """The process has been born: its ends are its own now. `master` is its terminal's, which becomes this object's, or -1."""
+        self._close_theirs()
+        if master >= 0:
+            self._sources[master] = "stdout"
+            self._input = os.dup(master) if self.stdin >= 0 else -1
+
+    def until_end(self, pid: int) -> None:
+        """Copy until the process has ended and all that it wrote has been copied."""
+        if not self.terminal:
+            self._copy(pid)
+            return
         from runtime.terminal import Raw, copy_size
 
-        user = self.stdin if self.stdin >= 0 else self.outputs["stdout"]
-        master = process.master
-        copy_size(user, master)
-        raw = Raw(self.stdin) if self.stdin >= 0 else None
-        former = set_handler(_SIGWINCH, lambda *_: copy_size(user, master)) if user >= 0 else None
+        master = next(iter(self._sources))
+        user = self.stdin if self.stdin >= 0 else self._outputs["stdout"]
+        raw = former = None
+        if user >= 0:
+            copy_size(user, master)
+            former = set_handler(_SIGWINCH, lambda *_: copy_size(user, master))
         try:
-            self._copy(process)
+            raw = Raw(self.stdin) if self.stdin >= 0 else None
+            self._copy(pid)
         finally:
             if raw is not None:
                 raw.restore()
             if former is not None:
                 set_handler(_SIGWINCH, former)
 
-    def _copy(self, process: Process) -> None:
+    def close(self) -> None:
+        """Close all that is still open of this object's own, the log too."""
+        self._close_theirs()
+        for fd in list(self._sources):
+            self._forget(fd)
+        if self._input >= 0:
+            os.close(self._input)
+            self._input = -1
+        if self.log is not None:
+            self.log.close()
+            self.log = None
+
+    def _copy(self, pid: int) -> None:
         watch = select.poll()
-        ended = linux.pidfd_open(process.pid)
-        if self.input >= 0:
-            os.set_blocking(self.input, False)  # a container that does not read must not keep its output from being copied
+        ended = linux.pidfd_open(pid)
+        if self._input >= 0:
+            os.set_blocking(self._input, False)  # a container that does not read must not keep its output from being copied
         try:
             watch.register(ended, select.POLLIN)
-            for source in self.sources:
+            for source in self._sources:
                 watch.register(source, select.POLLIN)
             if self.stdin >= 0:
                 watch.register(self.stdin, select.POLLIN)
             running = True
-            while running or self.sources:
+            while running or self._sources:
                 ready = watch.poll(None if running else 0)
-                if not running and not any(fd in self.sources for fd, _ in ready):
+                if not running and not any(fd in self._sources for fd, _ in ready):
                     return  # all that it wrote has been read: somebody outside holds a pipe's other end open
                 for fd, _ in ready:
                     if fd == ended:
                         running = False
                         watch.unregister(ended)
-                    elif fd in self.sources:
+                    elif fd in self._sources:
                         if not self._take_output(fd):
                             watch.unregister(fd)
                             self._forget(fd)
@@ -154,27 +150,27 @@ class Keeper:
             if not data:
                 self._end_input()
                 return
-            self.unwritten = data
+            self._unwritten = data
         else:
             watch.unregister(fd)
         try:
-            self.unwritten = self.unwritten[os.write(self.input, self.unwritten) :]
+            self._unwritten = self._unwritten[os.write(self._input, self._unwritten) :]
         except BlockingIOError:
             pass
         except OSError:  # EPIPE: the container has closed its input
-            os.close(self.input)
-            self.input = -1
+            os.close(self._input)
+            self._input = -1
             return
-        if self.unwritten:
-            watch.register(self.input, select.POLLOUT)
+        if self._unwritten:
+            watch.register(self._input, select.POLLOUT)
         else:
             watch.register(self.stdin, select.POLLIN)
 
     def _end_input(self) -> None:
-        if self.spec.terminal:
-            _write_all(self.input, b"\x04")  # the end of the input, as a terminal says it
-        os.close(self.input)
-        self.input = -1
+        if self.terminal:
+            _write_all(self._input, b"\x04")  # the end of the input, as a terminal says it
+        os.close(self._input)
+        self._input = -1
 
     def _take_output(self, fd: int) -> bool:
         try:
@@ -183,24 +179,22 @@ class Keeper:
             return False
         if not data:
             return False
-        stream = self.sources[fd]
+        stream = self._sources[fd]
         if self.log is not None:
             self.log.feed(stream, data)
-        target = self.outputs[stream]
+        target = self._outputs[stream]
         if target >= 0 and not _write_all(target, data):
-            self.outputs[stream] = -1  # nobody listens any more; the log still does
+            self._outputs[stream] = -1  # nobody listens any more; the log still does
         return True
 
     def _forget(self, fd: int) -> None:
-        del self.sources[fd]
+        del self._sources[fd]
         os.close(fd)
 
-    def _close(self) -> None:
-        for fd in list(self.sources):
-            self._forget(fd)
-        if self.input >= 0:
-            os.close(self.input)
-            self.input = -1
+    def _close_theirs(self) -> None:
+        for fd in self._theirs:
+            os.close(fd)
+        self._theirs.clear()
 
 
 def _write_all(fd: int, data: bytes) -> bool:
@@ -214,8 +208,3 @@ def _write_all(fd: int, data: bytes) -> bool:
         except OSError:
             return False
     return True
-
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from runtime.journal import Journal

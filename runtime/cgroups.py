@@ -1,9 +1,9 @@
 """A container's control groups: made by the parent, joined by the child itself, removed with whatever still runs in them.
 
-Both layouts are served: v2 (one tree at /sys/fs/cgroup) and v1 (a tree for each controller). A group is `box/ID` in each tree. Two
-facts decide the manner: writing somebody else's pid to `cgroup.procs` waits about 19 ms for an RCU grace period, while a v1 task that
-writes `0` to `tasks`, and a v2 task that clone3 bears into the group, do not wait. No release agent is ever installed: it would run as
-host root. Source: Documentation/admin-guide/cgroup-v1, cgroup-v2.rst. Hot: imports `os` alone.
+Both layouts are served: v2 (one tree at /sys/fs/cgroup) and v1 (a tree for each controller). A group is `box/ID` in each tree.
+Two facts decide the manner: writing somebody else's pid to `cgroup.procs` waits about 19 ms for an RCU grace period, while a
+v1 task that writes `0` to `tasks`, and a v2 task that clone3 bears into the group, do not wait. No release agent is ever
+installed: it would run as host root. Source: Documentation/admin-guide/cgroup-v1, cgroup-v2.rst. Hot: imports `os` alone.
 """
 
 import os
@@ -53,7 +53,7 @@ class Cgroup:
     @classmethod
     def create(cls, identity: str, limits: Limits) -> "Cgroup":
         """Make the groups with their limits. On error nothing is left of them. Raises SetupFailed."""
-        controllers = _V1_ALWAYS
+        controllers: tuple[str, ...] = _V1_ALWAYS
         if limits.memory is not None:
             controllers += ("memory",)
         if limits.cpus is not None:
@@ -131,7 +131,8 @@ class Cgroup:
         return 0
 
     def kill(self, patience: float = 5.0) -> None:
-        """Kill everything in the groups, and wait until it is gone. Raises SetupFailed when something stays for `patience` seconds."""
+        """Kill everything in the groups, and wait until it is gone. Raises SetupFailed when something stays for `patience`
+        seconds."""
         deadline = time.monotonic() + patience
         while pids := self.processes():
             for pid in pids:
@@ -140,11 +141,17 @@ class Cgroup:
                 except ProcessLookupError:
                     continue
             if time.monotonic() > deadline:
-                raise SetupFailed("kill the container's processes", 16, f"{len(pids)} of them do not end", path=next(iter(self.paths.values()), ""))
+                raise SetupFailed(
+                    "kill the container's processes",
+                    16,
+                    f"{len(pids)} of them do not end",
+                    path=next(iter(self.paths.values()), ""),
+                )
             time.sleep(0.002)
 
     def delete(self, patience: float = 5.0) -> None:
-        """Remove the groups; what is gone already is no error. A group just left is busy for a moment: tried again until `patience` is over."""
+        """Remove the groups; what is gone already is no error. A group just left is busy for a moment: tried again until
+        `patience` is over."""
         deadline = time.monotonic() + patience
         for path in self.paths.values():
             while True:
@@ -167,7 +174,8 @@ def _in_use(mount_point: str) -> list[str]:
 
 
 def _make(path: str, controller: str) -> bool:
-    """Make a group, and the folder of all groups where it is the first; False where a controller is missing that box can do without."""
+    """Make a group, and the folder of all groups where it is the first; False where a controller is missing that box can do
+    without."""
     try:
         os.mkdir(path, 0o755)
         return True

@@ -1,6 +1,7 @@
 """The last steps before the container's program: the child gives up, in an order that matters, all that it shall not keep. Hot.
 
-Both `run` and `exec` end with these calls. Sources: the man pages of the calls; credentials(7), keyrings(7), getrlimit(2), seccomp(2).
+Both `run` and `exec` end with these calls. Sources: the man pages of the calls; credentials(7), keyrings(7), getrlimit(2),
+seccomp(2).
 """
 
 from runtime.linux import PR_SET_DUMPABLE
@@ -32,9 +33,9 @@ def confine(
 ) -> None:  # fmt: skip
     """Add the steps that make the child `user`, with `capability_mask`, behind the filter `seccomp` (empty: none).
 
-    A user that is not root gets no capabilities, as with docker; the mask then still bounds what a set-user-id program may gain.
-    Inheritable and ambient capabilities are always empty. Core dumps are off unless `limits` (name, soft, hard; -1 is no limit) says
-    otherwise. Raises RunError for a limit that nobody knows.
+    A user that is not root gets no capabilities, as with docker; the mask then still bounds what a set-user-id program may
+    gain. Inheritable and ambient capabilities are always empty. Core dumps are off unless `limits` (name, soft, hard; -1 is no
+    limit) says otherwise. Raises RunError for a limit that nobody knows.
     """
     call = program.call
     # Namespaces do not separate the session keyring; a kernel without keys has none.

@@ -74,11 +74,11 @@ class Process:
 def run(spec: Spec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, forward: bool = False) -> Outcome:
     """Run the container to its end. `forward` passes the signals that reach this process on to it (and is for the main thread).
 
-    A container that is `removed` and has no terminal gets the three descriptors themselves; any other one gets pipes or a terminal of
-    its own, copied to and from them and into its log. On any error, KeyboardInterrupt too, nothing of the container is left.
+    The container gets the three descriptors themselves, unless it has a terminal or a log, or one of them is the user's
+    terminal (which a container could then read from): it gets pipes or a terminal of its own, which are copied. On any error,
+    KeyboardInterrupt too, nothing of the container is left.
     """
-    with_copies = spec.terminal or not spec.removed
-    if with_copies:
+    if spec.terminal or not spec.removed or os.isatty(stdin) or os.isatty(stdout) or os.isatty(stderr):
         from runtime.attach import run_attached
 
         return run_attached(spec, stdin, stdout, stderr, forward)
@@ -139,7 +139,7 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
         rootfs.emit(program, group.paths)
         if spec.terminal:
             stdio = (rootfs.slave, rootfs.slave, rootfs.slave)
-        emit_stdio(program, _above(stdio, descriptors), terminal=spec.terminal)
+        emit_stdio(program, above(stdio, descriptors), terminal=spec.terminal)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         descriptors += (reader, writer)
         command.emit(program, writer)
@@ -177,7 +177,7 @@ def error_of(failure: Failure, command: Command, tree: int) -> BoxError:
     return SetupFailed(call.action, failure.errno, os.strerror(failure.errno), path=call.path)
 
 
-def _above(stdio: tuple[int, int, int], opened: list[int]) -> tuple[int, ...]:
+def above(stdio: tuple[int, int, int], opened: list[int]) -> tuple[int, ...]:
     """The three descriptors in a form in which each can be copied to its place without overwriting another."""
     if stdio == (0, 1, 2):
         return ()
@@ -191,7 +191,8 @@ def _above(stdio: tuple[int, int, int], opened: list[int]) -> tuple[int, ...]:
 
 
 class Forwarding:
-    """While it lasts, the signals that reach this process go to the container; one that comes before the container is kept for it."""
+    """While it lasts, the signals that reach this process go to the container; one that comes before the container is kept for
+    it."""
 
     __slots__ = ("early", "former", "pid")
 

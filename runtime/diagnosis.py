@@ -3,7 +3,7 @@
 import os
 
 from runtime.entry import Command
-from runtime.program import EACCES, ENOENT, ENOEXEC, Failure
+from runtime.program import EACCES, ENOENT, ENOEXEC, ENOTDIR, Failure
 from store.errors import BoxError, CommandNotExecutable, CommandNotFound
 from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 
@@ -11,9 +11,8 @@ from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
 def not_executed(command: Command, failure: Failure, tree: int) -> BoxError:
     """The error for a command none of whose candidates could be executed in the root `tree`."""
     name = command.argv[0]
-    refused = [
-        (path, errno) for path, errno in zip(command.candidates(), failure.executions, strict=False) if errno != 20 and _exists(tree, path, command.cwd)
-    ]  # fmt: skip
+    tried = zip(command.candidates(), failure.executions, strict=False)
+    refused = [(path, errno) for path, errno in tried if errno != ENOTDIR and _exists(tree, path, command.cwd)]
     if not refused:
         where = "in the image" if "/" in name else f"along the PATH {command.env['PATH']}"
         return CommandNotFound(name or "(empty)", hint=f"there is no such file {where}")

@@ -1,19 +1,19 @@
 """The list of calls that takes a child from its birth to the container's program, for `run` and for `exec`. Hot.
 
-The order of the last steps: working directory, groups and namespaces done, descriptors closed, keyring, limits, bounding set, identity,
-capabilities, no_new_privs, filter, execve. Each takes away what the one before still needed.
+The order of the last steps: working directory, groups and namespaces done, descriptors closed, keyring, limits, bounding set,
+identity, capabilities, no_new_privs, filter, execve. Each takes away what the one before still needed.
 """
 
 import os
 
 from runtime import capabilities
+from runtime.confinement import confine
 from runtime.linux import (
     CLONE_NEWCGROUP,
     PR_SET_DUMPABLE,
     PR_SET_PDEATHSIG,
     SIGKILL,
 )
-from runtime.confinement import confine
 from runtime.program import EPERM, Program, text
 from runtime.seccomp_cache import filter_bytes
 from runtime.spec import DEFAULT_PATH, Spec
@@ -63,7 +63,12 @@ class Command:
         call("close_range", _FIRST_CLOSED, 0xFFFFFFFF, 0, action="close descriptors")
         call("chdir", text(self.cwd), action="change to the working directory", path=self.cwd)
         confine(
-            program, self.user, self.capabilities, no_new_privileges=self.no_new_privileges, seccomp=self.seccomp, limits=self.limits
+            program,
+            self.user,
+            self.capabilities,
+            no_new_privileges=self.no_new_privileges,
+            seccomp=self.seccomp,
+            limits=self.limits,
         )
         # Again: a change of identity clears it. And if the parent died in between, nobody holds the pipe's other end any more.
         call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
@@ -101,8 +106,8 @@ def emit_identity(program: Program, spec: Spec, joined: list[int]) -> None:
         program.call("ioctl", sock, _SIOCSIFFLAGS, request, action="bring up lo")
 
 
-def emit_stdio(program: Program, stdio: tuple[int, int, int], *, terminal: bool) -> None:
-    """Add the three descriptors, each above 2; or one terminal that becomes the session's."""
+def emit_stdio(program: Program, stdio: tuple[int, ...], *, terminal: bool) -> None:
+    """Add the three descriptors, each above 2 (none: they are in their place); a terminal becomes the session's."""
     for number, fd in enumerate(stdio):
         program.call("dup3", fd, number, 0)
     if terminal:

@@ -1,34 +1,39 @@
 """What is on disk of a container before anything else of it exists, so that whoever comes next can clear up after the dead.
 
     containers/ID/          flocked by the process that looks after the container, for as long as it does
-      config                what was asked for (JSON); written first
-      state                 pid and times; written when the process exists
-      exit                  how it ended; written last, when nothing of it is left but this directory
+      journal               what was asked for, written first; then a line for what became of it (a JSON object a line)
+      exit                  how it ended (JSON); written last, when nothing of it is left but this directory
       upper, work, log
 
-A directory that nobody holds and that has no `exit` belonged to a process that was killed: `reap` ends what still runs, removes its
-cgroups, and then the directory (`--rm`, or never started) or records the end. Mounts need no clearing up: they live in the
-container's own mount namespace and go with it. Hot: `reap` costs a listing where there is nothing to do.
+A directory that nobody holds and that has no `exit` belonged to a process that was killed: `reap` ends what still runs,
+removes its cgroups, and then the directory (`--rm`, or never started) or records the end. Mounts need no clearing up: they
+live in the container's own mount namespace and go with it. Hot: `reap` costs a listing where there is nothing to do.
 """
 
 import os
 from fcntl import LOCK_EX, LOCK_NB, flock
 
-from runtime.records import write
+from runtime.records import encode, write
 from runtime.spec import Bind, Spec
 from store.errors import RunError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.records import Value
+
+_OF_OVERLAY = ("upper", "work/incompat/volatile", "work/incompat", "work/work", "work")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Journal:
     """A container's directory, held by this process. Close it by `close`, or by ending."""
 
-    __slots__ = ("fd", "path")
+    __slots__ = ("_named", "fd", "path")
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
+        self._named = True  # it may have claimed a name
 
     @classmethod
     def create(cls, spec: Spec) -> "Journal":
@@ -49,8 +54,9 @@ class Journal:
             if spec.name:
                 _claim_name(spec)
             else:
+                journal._named = False
                 spec.name = chosen_name(spec.id)
-            write(path + "/config", _config(spec))
+            journal._append(_asked(spec))
         except BaseException:
             journal.remove()
             raise
@@ -74,21 +80,39 @@ class Journal:
 
     def started(self, pid: int, when: float) -> None:
         """Record the running process."""
-        write(self.path + "/state", {"pid": pid, "started": when})
+        self._append({"pid": pid, "started": when})
 
     def ended(self, status: int, signal: int | None, when: float, oom: bool, error: str = "") -> None:
         """Record the end: from here on nothing of the container is left but its directory."""
-        record = {"status": status, "signal": signal, "finished": when, "oom": oom, "error": error}
-        write(self.path + "/exit", record)
+        write(self.path + "/exit", {"status": status, "signal": signal, "finished": when, "oom": oom, "error": error})
+
+    def _append(self, record: "dict[str, Value]") -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open("journal", flags, 0o600, dir_fd=self.fd)
+        try:
+            os.write(fd, encode(record).encode("utf-8", "surrogateescape") + b"\n")
+        finally:
+            os.close(fd)
 
     def remove(self) -> None:
         """Delete the directory and the container's claim to its name, and let go."""
-        from store.trees import delete_tree
-
-        root, _, identity = self.path.rpartition("/containers/")
-        release_name(root, identity)
-        delete_tree(self.path)
+        if self._named:
+            root, _, identity = self.path.rpartition("/containers/")
+            release_name(root, identity)
+        self._remove_directory()
         self.close()
+
+    def _remove_directory(self) -> None:
+        """Most containers change no file: what they leave is known, and gone in seven calls."""
+        try:
+            os.unlink("journal", dir_fd=self.fd)
+            for known in _OF_OVERLAY:
+                os.rmdir(known, dir_fd=self.fd)
+            os.rmdir(self.path)
+        except OSError:
+            from store.trees import delete_tree
+
+            delete_tree(self.path)
 
     def close(self) -> None:
         """Let go: the directory is somebody else's to look after."""
@@ -149,14 +173,14 @@ def release_name(root: str, identity: str) -> None:
 
 
 _FIRST = (
-    "amber", "bold", "brisk", "calm", "clever", "cosy", "deft", "eager", "fair", "fleet", "gentle", "glad", "golden", "keen", "kind",
-    "light", "lively", "lucid", "mellow", "merry", "neat", "nimble", "patient", "plain", "quick", "quiet", "sharp", "silver", "steady",
-    "swift", "tidy", "warm",
+    "amber", "bold", "brisk", "calm", "clever", "cosy", "deft", "eager", "fair", "fleet", "gentle", "glad", "golden",
+    "keen", "kind", "light", "lively", "lucid", "mellow", "merry", "neat", "nimble", "patient", "plain", "quick",
+    "quiet", "sharp", "silver", "steady", "swift", "tidy", "warm",
 )  # fmt: skip
 _SECOND = (
-    "acorn", "barge", "beam", "birch", "brook", "cairn", "cedar", "chest", "cliff", "cove", "crane", "crate", "creek", "dune", "fern",
-    "finch", "fjord", "harbour", "heron", "hull", "keel", "larch", "linnet", "maple", "otter", "pebble", "pier", "quay", "reed", "sparrow",
-    "tern", "willow",
+    "acorn", "barge", "beam", "birch", "brook", "cairn", "cedar", "chest", "cliff", "cove", "crane", "crate", "creek",
+    "dune", "fern", "finch", "fjord", "harbour", "heron", "hull", "keel", "larch", "linnet", "maple", "otter", "pebble",
+    "pier", "quay", "reed", "sparrow", "tern", "willow",
 )  # fmt: skip
 
 
@@ -166,7 +190,7 @@ def chosen_name(identity: str) -> str:
     return f"{_FIRST[number & 31]}_{_SECOND[number >> 5 & 31]}_{identity[:4]}"
 
 
-def _config(spec: Spec) -> "dict[str, object]":
+def _asked(spec: Spec) -> "dict[str, Value]":
     mounts = [
         {"kind": "bind", "source": mount.source, "target": mount.target, "read_only": mount.read_only}
         if isinstance(mount, Bind)

@@ -1,8 +1,8 @@
 """A container's log: what it wrote to its output, by lines, with the time and the stream of each.
 
-One line of the file is `TIME STREAM F TEXT`, TIME as RFC 3339 in UTC with nanoseconds, STREAM `stdout` or `stderr`; `P` in place of `F`
-marks a piece whose line goes on in the next entry of its stream. It is the format that Kubernetes' engines write (the CRI log format), so
-that tools for those read it.
+One line of the file is `TIME STREAM F TEXT`, TIME as RFC 3339 in UTC with nanoseconds, STREAM `stdout` or `stderr`; `P` in
+place of `F` marks a piece whose line goes on in the next entry of its stream. It is the format that Kubernetes' engines write
+(the CRI log format), so that tools for those read it.
 """
 
 import os
@@ -57,12 +57,13 @@ class LogWriter:
 
 
 class Entry:
-    """One piece of output: `time` as RFC 3339 text, `stream`, and `text` with its line end unless it is a piece of a longer line."""
+    """One piece of output: `time` as RFC 3339 text, `stream`, and `text` with its line end unless it is a piece of a longer
+    line."""
 
     __slots__ = ("stream", "text", "time")
 
     def __init__(self, line: bytes) -> None:
-        when, stream, tag, text = (line.split(b" ", 3) + [b"", b"", b""])[:4]
+        when, stream, tag, text = [*line.split(b" ", 3), b"", b"", b""][:4]
         self.time = when.decode("ascii", "replace")
         self.stream = stream.decode("ascii", "replace")
         self.text = text + (b"\n" if tag == b"F" else b"")

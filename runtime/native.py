@@ -1,9 +1,11 @@
-"""Performing a Program in a child that shares this process' memory: some hundred bytes of x86-64 code that make its calls in order.
+"""Performing a Program in a child that shares this process' memory: some hundred bytes of x86-64 code that make its calls in
+order.
 
-clone3 with CLONE_VM and CLONE_VFORK copies nothing: the child runs on the parent's memory and stack while the parent waits, as with
-vfork(2), until it executes its program or ends. A child that is a fork of the interpreter would copy each of some 400 pages that it
-touches, which costs 3 ms of a start that takes 10, and more in a larger process. The code calls nothing, pushes nothing after the
-clone and keeps its state in two registers that it has saved, so the stack is as it was when the parent goes on.
+clone3 with CLONE_VM and CLONE_VFORK copies nothing: the child runs on the parent's memory and stack while the parent waits, as
+with vfork(2), until it executes its program or ends. A child that is a fork of the interpreter would copy each of some 400
+pages that it touches, which costs 3 ms of a start that takes 10, and more in a larger process. The code calls nothing, pushes
+nothing after the clone and keeps its state in two registers that it has saved, so the stack is as it was when the parent goes
+on.
 
 What other threads do meanwhile does not matter: the child reads only tables made here. All signals are blocked around it, since a
 handler would run in the child, on the parent's memory. Hot.
@@ -90,8 +92,8 @@ def available() -> bool:
 def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tuple[int, Failure | None]":
     """Bear a child into new `namespaces`, and on v2 into the group whose directory is `cgroup`, that performs `program`.
 
-    Returns its pid, and None once it has executed something. With a Failure, it has ended with status 125 and is to be waited for.
-    Raises OSError when it could not be born. Only where `available`.
+    Returns its pid, and None once it has executed something. With a Failure, it has ended with status 125 and is to be waited
+    for. Raises OSError when it could not be born. Only where `available`.
     """
     entry = _entry
     if entry is None:
@@ -112,7 +114,9 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
         pthread_sigmask(SIG_SETMASK, former)
     if pid < 0:
         raise OSError(-pid, f"clone3: {os.strerror(-pid)}")
-    failed, errno, *tried = (int.from_bytes(outcome[at : at + 8], "little", signed=True) for at in range(0, 16 + 8 * executions, 8))
+    failed, errno, *tried = (
+        int.from_bytes(bytes(outcome)[at : at + 8], "little", signed=True) for at in range(0, 16 + 8 * executions, 8)
+    )
     if not failed:
         return pid, None
     index = (failed - table_at) // _RECORD
@@ -130,8 +134,10 @@ def _records(program: Program, at: int, executions_at: int) -> bytes:
     words: list[int] = []
     for call in program.calls:
         words.append(NUMBERS[call.name])
-        for argument in call.arguments:
-            words.append(argument if type(argument) is int else address_of(argument) if type(argument) is bytes else 0)
+        words += [
+            argument if type(argument) is int else address_of(argument) if type(argument) is bytes else 0
+            for argument in call.arguments
+        ]
         words += (0,) * (6 - len(call.arguments))
         tolerated = 0
         for errno in call.tolerated:

@@ -1,9 +1,10 @@
-"""A child's life before execve, as a list of system calls: decided by the parent, shown if asked, then done without an interpreter.
+"""A child's life before execve, as a list of system calls: decided by the parent, shown if asked, then done without an
+interpreter.
 
-The child that enters a container's root runs no Python there: whatever can be looked up, opened or allocated is so by the parent,
-before, and what is left is a list of numbered calls whose arguments are numbers and bytes. runtime.native performs it in a child that
-shares the parent's memory (no page is copied, whatever the parent's size); runtime.portable performs the same list in a forked child
-where that cannot be. Hot: imports nothing but the leaf.
+The child that enters a container's root runs no Python there: whatever can be looked up, opened or allocated is so by the
+parent, before, and what is left is a list of numbered calls whose arguments are numbers and bytes. runtime.native performs it
+in a child that shares the parent's memory (no page is copied, whatever the parent's size); runtime.portable performs the same
+list in a forked child where that cannot be. Hot: imports nothing but the leaf.
 
 Numbers: arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h for aarch64.
 """
@@ -11,16 +12,18 @@ Numbers: arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd
 from store.syscalls import MACHINE
 
 X86_64 = {
-    "write": 1, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "socket": 41, "execve": 59, "chdir": 80, "umask": 95,
-    "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155, "prctl": 157, "mount": 165,
-    "umount2": 166, "sethostname": 170, "keyctl": 250, "mkdirat": 258, "mknodat": 259, "unlinkat": 263, "symlinkat": 266,
-    "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308, "move_mount": 429, "close_range": 436, "mount_setattr": 442,
+    "write": 1, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "socket": 41, "execve": 59, "chdir": 80, "umask":
+    95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155, "prctl":
+    157, "mount": 165, "umount2": 166, "sethostname": 170, "keyctl": 250, "mkdirat": 258, "mknodat": 259, "unlinkat":
+    263, "symlinkat": 266, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308, "move_mount": 429,
+    "close_range": 436, "mount_setattr": 442,
 }  # fmt: skip
 AARCH64 = {
-    "write": 64, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29, "socket": 198, "execve": 221, "chdir": 49, "umask": 166,
-    "setsid": 157, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91, "pivot_root": 41, "prctl": 167, "mount": 40,
-    "umount2": 39, "sethostname": 161, "keyctl": 219, "mkdirat": 34, "mknodat": 33, "unlinkat": 35, "symlinkat": 36,
-    "unshare": 97, "dup3": 24, "prlimit64": 261, "setns": 268, "move_mount": 429, "close_range": 436, "mount_setattr": 442,
+    "write": 64, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29, "socket": 198, "execve": 221, "chdir": 49,
+    "umask": 166, "setsid": 157, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91, "pivot_root": 41,
+    "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "keyctl": 219, "mkdirat": 34, "mknodat": 33,
+    "unlinkat": 35, "symlinkat": 36, "unshare": 97, "dup3": 24, "prlimit64": 261, "setns": 268, "move_mount": 429,
+    "close_range": 436, "mount_setattr": 442,
 }  # fmt: skip
 NUMBERS = X86_64 if MACHINE == "x86_64" else AARCH64
 
@@ -46,7 +49,7 @@ class Call:
     __slots__ = ("action", "arguments", "name", "path", "tolerated")
 
     def __init__(
-        self, name: str, arguments: "tuple[int | bytes | None | Result, ...]", tolerated: tuple[int, ...], action: str, path: str
+        self, name: str, arguments: "tuple[int | bytes | Result | None, ...]", tolerated: tuple[int, ...], action: str, path: str
     ) -> None:
         self.name = name
         self.arguments = arguments
@@ -68,7 +71,12 @@ class Program:
         self.kept: list[object] = []
 
     def call(
-        self, name: str, *arguments: "int | bytes | None | Result", action: str = "", path: str = "", tolerated: tuple[int, ...] = ()
+        self,
+        name: str,
+        *arguments: "int | bytes | Result | None",
+        action: str = "",
+        path: str = "",
+        tolerated: tuple[int, ...] = (),
     ) -> Result:
         """Append the call `name`; what is said of its failure is `action` (or its name) and `path`."""
         call = Call(name, arguments, tolerated, action or name, path)
@@ -79,10 +87,12 @@ class Program:
         """mount(2)."""
         options = text(data) if data else None
         action = f"mount {kind}" if kind else f"bind {source}"
-        self.call("mount", text(source), text(target), text(kind), flags, options, action=action, path=target, tolerated=tolerated)
+        self.call(
+            "mount", text(source), text(target), text(kind), flags, options, action=action, path=target, tolerated=tolerated
+        )
 
     def attach(self, mount: int, target: int, path: str, said: str = "") -> None:
-        """move_mount(2): attach the detached mount at `path` below the directory `target`; with no path, on the descriptor itself."""
+        """move_mount(2): attach the detached mount at `path` below the directory `target`; with no path, on `target` itself."""
         flags = 4 | (0 if path else 0x40)  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
         self.call("move_mount", mount, b"\0", target, text(path), flags, action="attach a mount", path=said or path)
 

@@ -1,6 +1,6 @@
-"""Clearing up after a process of box that was killed while it looked after a container. Only imported when there is such a one."""
+"""Clearing up after a process of box that was killed while it looked after a container. Only imported when there is such a
+one."""
 
-import os
 import time
 
 from runtime.cgroups import Cgroup
@@ -24,9 +24,8 @@ def bury(journal: Journal, identity: str) -> None:
     except BoxError:
         journal.close()
         return
-    config = read(journal.path + "/config")
-    started = os.path.exists(journal.path + "/state")
-    if config is None or config.get("removed") or not started:
+    record = read(journal.path + "/journal")
+    if record is None or record.get("removed") or "pid" not in record:
         journal.remove()
         return
     journal.ended(137, 9, time.time(), False, KILLED)

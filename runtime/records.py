@@ -6,10 +6,10 @@ _ESCAPES = {code: f"\\u{code:04x}" for code in range(32)} | {34: '\\"', 92: "\\\
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
-    Value = str | int | float | bool | None | Sequence["Value"] | Mapping[str, "Value"]
+    Value = str | float | bool | None | Sequence["Value"] | dict[str, "Value"]
 
 
 def encode(value: "Value") -> str:
@@ -24,27 +24,37 @@ def encode(value: "Value") -> str:
         return repr(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{encode(key)}: {encode(item)}" for key, item in value.items()) + "}"
-    return "[" + ", ".join([encode(item) for item in value]) + "]"  # type: ignore[union-attr]  # Mapping is always a dict here
+    return "[" + ", ".join([encode(item) for item in value]) + "]"
 
 
-def write(path: str, value: "Mapping[str, Value]") -> None:
-    """Replace the file at `path` by the object: a reader sees the old one or the new one. Not synced: a reboot ends every container."""
+def write(path: str, value: "dict[str, Value]") -> None:
+    """Replace the file at `path` by the object: a reader sees the old one or the new one. Not synced: a reboot ends every
+    container."""
     draft = path + ".new"
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        os.write(fd, encode(value).encode("utf-8", "surrogateescape"))
+        os.write(fd, encode(value).encode("utf-8", "surrogateescape") + b"\n")
     finally:
         os.close(fd)
     os.rename(draft, path)
 
 
 def read(path: str) -> "dict[str, Any] | None":
-    """The object at `path`; None where there is none, or half of one."""
+    """What the file at `path` says, one object a line, the later added to the earlier; None where there is no whole first
+    line."""
     import json
 
     try:
         with open(path, "rb") as file:
-            value = json.loads(file.read().decode("utf-8", "surrogateescape"))
-    except (OSError, ValueError):
+            lines = file.read().decode("utf-8", "surrogateescape").splitlines()
+    except FileNotFoundError:
         return None
-    return value if isinstance(value, dict) else None
+    merged: dict[str, Any] | None = None
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            break  # the machine stopped, or the process was killed, while it was written
+        if isinstance(value, dict):
+            merged = {**(merged or {}), **value}
+    return merged

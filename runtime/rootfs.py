@@ -1,8 +1,8 @@
 """A container's root file system: what it is made of, and the way into it. Hot.
 
-The parent makes what can be made without the container's namespaces, as detached mounts that go when their descriptors are closed: the
-image's tree, the small files over it, the trees of the machine, the terminal. Every path of the image is looked up there, inside the
-tree and through no link that the kernel invents. The child then only attaches: `emit` says how.
+The parent makes what can be made without the container's namespaces, as detached mounts that go when their descriptors are
+closed: the image's tree, the small files over it, the trees of the machine, the terminal. Every path of the image is looked up
+there, inside the tree and through no link that the kernel invents. The child then only attaches: `emit` says how.
 
 Sources: OCI runtime-spec, config-linux.md, for the default file systems and devices; docker's and podman's lists of masked paths.
 """
@@ -45,7 +45,8 @@ _S_IFCHR = 0o020000
 # Directories become empty ones, files /dev/null; a path that a kernel does not have is passed over.
 MASKED_DIRECTORIES = ("/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap")
 MASKED_FILES = (
-    "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/timer_list", "/proc/timer_stats",
+    "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/timer_list",
+    "/proc/timer_stats",
 )  # fmt: skip
 READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0))
@@ -112,7 +113,8 @@ class Rootfs:
     def emit(self, program: Program, cgroups: dict[str, str]) -> None:
         """Add to `program` how the child, in its own mount namespace, makes all this its root; then nothing else is in reach.
 
-        `cgroups` says which controllers the container has groups in (runtime.cgroups): they are shown, read-only, at /sys/fs/cgroup.
+        `cgroups` says which controllers the container has groups in (runtime.cgroups): they are shown, read-only, at
+        /sys/fs/cgroup.
         """
         spec = self._spec
         home = f"{spec.root}/containers/{spec.id}"

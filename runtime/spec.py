@@ -8,7 +8,8 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Bind:
-    """A file or directory of this machine, seen in the container at `target` (an absolute path); with `read_only`, as all below it is."""
+    """A file or directory of this machine, seen in the container at `target` (an absolute path); with `read_only`, as all
+    below it is."""
 
     __slots__ = ("read_only", "source", "target")
 
@@ -38,11 +39,11 @@ class Tmpfs:
 class Spec:
     """A container to be run. Set what differs from the defaults; the runtime only reads it.
 
-    `root` is the store's directory: `containers/ID` in it holds the container's state. `lowers` are directories, the topmost layer
-    first; with `upper` and `work` (both or neither; neither: the runtime makes them in containers/ID) they become the root file system.
-    `network` is "none" (an own namespace with loopback up) or "host". `memory` is in bytes, `cpus` in processors, None for no limit.
-    `capabilities` is a mask (runtime.capabilities), None
-    for the default. `removed` means that nothing of the container stays once it ended (`--rm`).
+    `root` is the store's directory: `containers/ID` in it holds the container's state. `lowers` are directories, the topmost
+    layer first; with `upper` and `work` (both or neither; neither: the runtime makes them in containers/ID) they become the
+    root file system. `network` is "none" (an own namespace with loopback up) or "host". `memory` is in bytes, `cpus` in
+    processors, None for no limit. `capabilities` is a mask (runtime.capabilities), None for the default. `removed` means that
+    nothing of the container stays once it ended (`--rm`).
     """
 
     __slots__ = (

@@ -1,0 +1,146 @@
+"""The containers of a store, read from their journals: what was asked for, whether it runs, how it ended. Not on the hot path."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from runtime.journal import Journal, chosen_name, reap
+from runtime.records import read
+from runtime.spec import Bind, Spec, Tmpfs
+from store.errors import ContainerMissing, RunError
+
+STATUSES = ("created", "running", "stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as it was when it was read. Times are seconds since 1970, 0.0 for not yet; `exit_status` is None until it
+    ended.
+
+    `pid` is that of its first process, 0 when it does not run. `error` says what cannot be said by a status.
+    """
+
+    root: str
+    id: str
+    name: str
+    image: str
+    image_digest: str
+    argv: list[str]
+    created: float
+    status: str
+    pid: int = 0
+    started: float = 0.0
+    finished: float = 0.0
+    exit_status: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    error: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The container's directory."""
+        return f"{self.root}/containers/{self.id}"
+
+    @property
+    def log_path(self) -> str:
+        """Where its output is kept; there may be none."""
+        return self.path + "/log"
+
+    def spec(self) -> Spec:
+        """What was asked for, as `run` got it."""
+        record = self.record
+        spec = Spec(self.root, list(record["argv"]), list(record["lowers"]))
+        for name in Spec.__slots__:
+            if name in record and name not in ("mounts", "root", "argv", "lowers"):
+                setattr(spec, name, record[name])
+        spec.id = self.id
+        spec.ulimits = [(name, soft, hard) for name, soft, hard in record["ulimits"]]
+        spec.mounts = [
+            Bind(mount["source"], mount["target"], mount["read_only"])
+            if mount["kind"] == "bind"
+            else Tmpfs(mount["target"], mount["size"], mount["mode"])
+            for mount in record["mounts"]
+        ]
+        return spec
+
+
+class Containers:
+    """All containers of the store at `root`."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def reap(self) -> None:
+        """Clear up after every process of box that was killed while it looked after a container."""
+        reap(self.root)
+
+    def all(self) -> list[Container]:
+        """Every container, the newest first, what was left behind cleared up before."""
+        self.reap()
+        try:
+            identities = os.listdir(self.root + "/containers")
+        except FileNotFoundError:
+            return []
+        found = [self.read(identity) for identity in identities]
+        return sorted((one for one in found if one is not None), key=lambda one: (-one.created, one.id))
+
+    def find(self, name: str) -> Container:
+        """The container called `name`, or whose id begins with it. Raises ContainerMissing, or RunError for an ambiguous id."""
+        everyone = self.all()
+        for one in everyone:
+            if name in (one.name, one.id):
+                return one
+        fitting = [one for one in everyone if name and one.id.startswith(name)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise RunError(
+                f"{name!r} begins the ids of {len(fitting)} containers",
+                hint=f"{', '.join(one.id[:12] for one in fitting[:4])}: add letters",
+            )
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, [one.name for one in everyone], 1)
+        raise ContainerMissing(name, hint=f"did you mean {near[0]!r}?" if near else "'box ps -a' lists them all")
+
+    def read(self, identity: str) -> Container | None:
+        """The container with this full id, or None where there is none, or not yet."""
+        path = f"{self.root}/containers/{identity}"
+        record = read(path + "/journal")
+        if record is None:
+            return None
+        end = read(path + "/exit")
+        running = end is None and "pid" in record
+        return Container(
+            root=self.root,
+            id=identity,
+            name=record.get("name") or chosen_name(identity),
+            image=record.get("image", ""),
+            image_digest=record.get("image_digest", ""),
+            argv=list(record.get("argv", [])),
+            created=record.get("created", 0.0),
+            status="running" if running else "stopped" if end is not None else "created",
+            pid=record["pid"] if running else 0,
+            started=record.get("started", 0.0),
+            finished=end["finished"] if end else 0.0,
+            exit_status=end["status"] if end else None,
+            signal=end["signal"] if end else None,
+            oom=bool(end and end["oom"]),
+            error=end["error"] if end else "",
+            labels=dict(record.get("labels", {})),
+            record=record,
+        )
+
+    def trees_in_use(self) -> list[str]:
+        """The directories that containers have as the layers of their root, so that nobody deletes them."""
+        return [tree for one in self.all() for tree in one.record.get("lowers", [])]
+
+
+def hold_stopped(container: Container) -> Journal:
+    """Take over the directory of a container that does not run. Raises RunError when somebody looks after it."""
+    journal = Journal.hold(container.path)
+    if journal is None:
+        raise RunError(f"container {container.name} is being looked after by another box", hint="try again when it has ended")
+    return journal
