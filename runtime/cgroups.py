@@ -16,6 +16,7 @@ MOUNT_POINT = "/sys/fs/cgroup"
 FOLDER = "box"
 _PERIOD = 100_000  # microseconds in which a cpu quota is counted
 _V1_ALWAYS = ("pids", "devices")
+_V1_ALL = (*_V1_ALWAYS, "memory", "cpu")
 # null zero full random urandom tty console ptmx, and the terminals of devpts (major 136); everything else is denied first.
 _DEVICES = ("c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2", "c 136:*")
 _NODES = ("c *:* m", "b *:* m")  # making a node is harmless where it cannot be opened
@@ -38,7 +39,10 @@ class Limits:
 
 
 class Cgroup:
-    """The groups of one container, by its id. `paths` says where, by controller; on v2 the one path stands under "unified"."""
+    """The groups of one container, by its id: those that there are, unless `controllers` says which.
+
+    `paths` says where, by controller; on v2 the one path stands under "unified".
+    """
 
     __slots__ = ("paths", "v2")
 
@@ -47,8 +51,8 @@ class Cgroup:
         if self.v2:
             self.paths = {"unified": f"{mount_point}/{FOLDER}/{identity}"}
         else:
-            names = controllers if controllers is not None else _in_use(mount_point)
-            self.paths = {name: f"{mount_point}/{name}/{FOLDER}/{identity}" for name in names}
+            paths = {name: f"{mount_point}/{name}/{FOLDER}/{identity}" for name in controllers or _V1_ALL}
+            self.paths = paths if controllers else {name: path for name, path in paths.items() if os.path.isdir(path)}
 
     @classmethod
     def create(cls, identity: str, limits: Limits) -> "Cgroup":
@@ -165,12 +169,6 @@ class Cgroup:
                     time.sleep(0.0005)
                 else:
                     break
-
-
-def _in_use(mount_point: str) -> list[str]:
-    """The controllers in whose trees box has had groups on this machine."""
-    names = ("pids", "devices", "memory", "cpu")
-    return [name for name in names if os.path.isdir(f"{mount_point}/{name}/{FOLDER}")]
 
 
 def _make(path: str, controller: str) -> bool:

@@ -82,11 +82,12 @@ def _start(
     master = -1
     with process_of(container) as pidfd:
         try:
-            root = os.open(f"/proc/{container.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            opened.append(root)
-            linux.pidfd_send_signal(
-                pidfd, 0
-            )  # it was alive after its root was opened: the root is its own, and no later process'
+            try:
+                root = os.open(f"/proc/{container.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.append(root)
+                linux.pidfd_send_signal(pidfd, 0)  # alive after its root was opened: the root is its own, no later process'
+            except (ProcessLookupError, FileNotFoundError) as err:
+                raise not_running(container) from err
             command = Command(spec, resolve(root, user), argv, spec.env, cwd)
             program = Program()
             emit_birth(program)
@@ -123,11 +124,9 @@ def _start(
             if failure is not None:
                 os.waitpid(pid, 0)
                 raise error_of(failure, command, root)
-        except BaseException as err:
+        except BaseException:
             if master >= 0:
                 os.close(master)
-            if isinstance(err, (ProcessLookupError, FileNotFoundError)):
-                raise not_running(container) from err
             raise
         finally:
             for fd in opened:
