@@ -20,7 +20,8 @@ def syntax_error(source: Source, err: yaml.MarkedYAMLError) -> BoxfileError:
         mark = start
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     text = source.lines[line - 1] if line <= len(source.lines) else ""
-    if line > 1 and not text:  # the end of the file says little: point behind the last line that has a text
+    if not text and line > 1:  # the end of the file says little: point behind the last line that has a text
+        line = min(line, len(source.lines))
         while line > 1 and not source.lines[line - 1].strip():
             line -= 1
         text = source.lines[line - 1]

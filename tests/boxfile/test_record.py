@@ -21,7 +21,7 @@ class Named(Point):
 def test_fields_come_in_order_with_those_of_the_base_first() -> None:
     assert Named(1, 2, "p") == Named(x=1, y=2, name="p")
     assert Named(1) == Named(1, 0, "o")
-    assert Named.__match_args__ == ("x", "y", "name")  # type: ignore[attr-defined]  # set by the metaclass
+    assert Named.__match_args__ == ("x", "y", "name")
     match Named(1, 2, "p"):
         case Named(x, y, name):
             assert (x, y, name) == (1, 2, "p")
@@ -40,7 +40,7 @@ def test_a_record_cannot_be_changed() -> None:
     with pytest.raises(AttributeError, match="Point is frozen"):
         del point.x
     with pytest.raises(AttributeError):
-        point.z = 2  # type: ignore[attr-defined]  # that is the point
+        point.z = 2
     assert point == Point(1)
 
 
