@@ -1,8 +1,6 @@
 """Makes what prepared.py reads: the slow way to an image, gone once, which explains itself when it fails."""
 
-from collections.abc import Mapping
-
-from store.documents import canonical, mapping_at, object_at, text_at, texts_at
+from store.documents import mapping_at, object_at, text_at, texts_at
 from store.errors import StoreError
 from store.images import Image
 from store.layout import Store
@@ -46,11 +44,13 @@ def describe(image: Image, named: Named, trees: list[str]) -> Prepared:
         labels=mapping_at(config, "Labels", what),
         trees=trees,
     )
-    _check_nul(config, what)
+    _check_nul(prepared, what)
     return prepared
 
 
-def _check_nul(config: Mapping[str, object], what: str) -> None:
-    # execve, chdir and mount would each cut such a text short in silence.
-    if rb"\u0000" in canonical(config):
+def _check_nul(prepared: Prepared, what: str) -> None:
+    # A NUL ends a field of the prepared file; execve, chdir and mount would each cut such a text short in silence.
+    texts = [prepared.architecture, prepared.os, prepared.workdir, prepared.user, prepared.stop_signal, *prepared.env]
+    texts += [*prepared.entrypoint, *prepared.cmd, *prepared.volumes, *prepared.labels, *prepared.labels.values()]
+    if any("\0" in text for text in texts):
         raise StoreError(f"{what} has a NUL character in it")

@@ -22,8 +22,8 @@ SPELLINGS = {
 
 REFUSED = [
     "", ":", "app:", ":tag", "App", "team/App", "../etc/passwd", "a/../b", "a//b", "/a", "a/", ".", "..", "-rf", "--all", "a -b",
-    "app\n", "app:1\n", "app\r\nX: y", "app\0", "app:ta g", "app:-tag", "app:.tag", "app:" + "t" * 129, "a" * 256, "app@", "app@sha256:12",
-    "app@sha512:" + "0" * 128, "a___b", "a..b", "_a", "a_", "äpp", "app:٣", "a:99999999/b",
+    "app\n", "app:1\n", "app\r\nX: y", "app\0", "app:ta g", "app:-tag", "app:.tag", "app:" + "t" * 129, "a" * 256,
+    "app@", "app@sha256:12", "app@sha512:" + "0" * 128, "a___b", "a..b", "_a", "a_", "äpp", "app:٣", "a:99999999/b",
 ]  # fmt: skip
 
 
