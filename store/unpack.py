@@ -8,6 +8,7 @@ Whiteouts (OCI image-spec, layer.md) become overlayfs' own: a character device 0
 They hide what the layers below have, in whatever order they come, never what this layer has.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from store.errors import ArchiveError, BlobCorrupt
 from store.faults import Attempt
 from store.flow import Flow
 from store.lowers import Found, Lowers, is_whiteout
+from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from store.tar_read import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -44,6 +46,7 @@ OPEN_DIRECTORIES = 128
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_LINKS = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
 _TYPES = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 
@@ -161,14 +164,14 @@ class _Unpacker:
         parent_name, _, name = entry.name.rpartition(b"/")
         parent = self._last if parent_name == self._last_name else self._parent(parent_name)
         kind = entry.kind
+        if not name and kind != DIRECTORY:
+            raise ArchiveError("the root of the archive is not a directory")
         if name.startswith(WHITEOUT):
             self._whiteout(parent, name)
         elif kind == FILE:
             self._file(parent, name, entry, reader)
         elif kind == DIRECTORY:
             self._make_directory(parent, name, entry)
-        elif not name:
-            raise ArchiveError("the root of the archive is not a directory")
         elif kind == SYMLINK:
             self._symlink(parent, name, entry)
         elif kind == HARDLINK:
@@ -193,8 +196,6 @@ class _Unpacker:
         except FileExistsError:
             self._clear(parent, name)
             return os.open(name, _NEW_FILE, mode & 0o777, dir_fd=parent.fd)
-        except IsADirectoryError as err:
-            raise ArchiveError("the root of the archive is not a directory") from err
 
     def _dress(self, fd: int, entry: Entry) -> None:
         """Give a file just made by `_create` the rest of its metadata."""
@@ -325,14 +326,21 @@ class _Unpacker:
 
     def _parent(self, name: bytes) -> _Directory:
         """The directory that an archive's `name` means; made where it is missing."""
-        real = self._aliases.get(name, name)
-        directory = self._open.get(real) if real else self._root
-        if directory is None:
-            directory = self._walk(real)
+        try:
+            directory = self._real(self._aliases.get(name, name))
+        except OSError:  # something on the way is missing, or is no directory
+            directory = self._walk(name)
             if directory.path != name:
                 self._aliases[name] = directory.path
         self._last_name, self._last = name, directory
         return directory
+
+    def _real(self, path: bytes) -> _Directory:
+        """The directory whose real path is `path`; OSError when there is none, or a symlink is on the way."""
+        found = self._open.get(path) if path else self._root
+        if found is None:
+            found = self._remember(openat2(self._root.fd, path, _DIRECTORY, resolve=_NO_LINKS), path)
+        return found
 
     def _walk(self, name: bytes) -> _Directory:
         here = self._root
@@ -392,8 +400,6 @@ class _Unpacker:
 
     def _clear(self, parent: _Directory, name: bytes) -> None:
         """Take away what an earlier entry made at `name`. Its directories' pending metadata stays listed and finds nothing."""
-        if not name:
-            raise ArchiveError("the root of the archive is not a directory")
         status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
         delete_tree(name, dir_fd=parent.fd)
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
@@ -426,18 +432,10 @@ class _Unpacker:
             above, _, name = path.rpartition(b"/")
             try:
                 self._dress_directory(self._real(above), name, entry, exact, path in self._opaque)
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError as err:
+                if err.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
                 continue  # an earlier entry's, replaced by a later one
-
-    def _real(self, path: bytes) -> _Directory:
-        """The directory whose real path is `path`."""
-        if not path:
-            return self._root
-        found = self._open.get(path)
-        if found is None:
-            above, _, name = path.rpartition(b"/")
-            found = self._remember(os.open(name, _DIRECTORY, dir_fd=self._real(above).fd), path)
-        return found
 
     def _dress_directory(self, parent: _Directory, name: bytes, entry: Entry, exact: bool, opaque: bool) -> None:
         owned = entry.uid == self._uid and entry.gid == self._gid
