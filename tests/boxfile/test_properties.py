@@ -170,7 +170,7 @@ def judge(text: str, result: Plan | BoxfileError) -> None:
         assert placeless(parse(dump(result))) == placeless(result)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(boxfile_like, st.dictionaries(st.text(max_size=3), st.text(max_size=5), max_size=2))
 @example("&a box: 1\n*a : 2", {})
 @example("box: 1\nbase: scratch\nsteps: [run: x]\n", {"a": "b"})
@@ -200,7 +200,7 @@ def test_any_bytes_end_in_a_text_or_in_an_error(data: bytes) -> None:
         assert text.encode() == data
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(plans)
 def test_parse_is_the_inverse_of_dump(plan: Plan) -> None:
     read = parse(dump(plan))

@@ -41,7 +41,6 @@ VALID = [
     HEAD + "steps: [{remove: /a/**}, {remove: [/a, /b]}, {env: {A: yes}}, {workdir: /}, {user: app}, {label: {a.b: c}}]\n",
     HEAD + "args: {p: /x, m: '0700'}\nsteps: [{mkdir: {path: '${{ p }}', mode: '${{ m }}'}}, {copy: 'a -> ${{ p }}'}]\n",
     HEAD + "config: {}\n",
-    HEAD
     HEAD + "config: {entrypoint: [a], cmd: [b], env: {A: b}, workdir: /a, user: a, volumes: [/a], labels: {a: b}}\n",
     HEAD + "config: {expose: [80, 53/udp, 1-5/TCP]}\n",
     HEAD + "config: {stop_signal: SIGTERM, reset: [env], healthcheck: {command: [a], interval: 1m30s, retries: 3}}\n",
