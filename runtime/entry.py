@@ -5,6 +5,7 @@ identity, capabilities, no_new_privs, filter, execve. Each takes away what the o
 """
 
 import os
+from _signal import SIG_IGN, getsignal
 
 from runtime import capabilities
 from runtime.confinement import confine
@@ -20,6 +21,7 @@ from runtime.spec import DEFAULT_PATH, Spec
 from runtime.users import User
 from store.syscalls import address_of
 
+_RESERVED = (SIGKILL, 19, 32, 33)  # two that cannot be set, two that are libc's own
 _SIG_DFL = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
 _SIG_SETMASK, _EMPTY_SET = 2, bytes(8)
 _SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, _TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
@@ -80,9 +82,10 @@ class Command:
 
 
 def emit_birth(program: Program) -> None:
-    """Add the first steps: signals as the program expects them, and no outliving the parent, no tracing by others."""
+    """Add the first steps: no signal ignored (execve resets handlers, not that), no outliving the parent, no tracing by
+    others."""
     for number in range(1, 65):
-        if number not in (SIGKILL, 19, 32, 33):
+        if number not in _RESERVED and getsignal(number) == SIG_IGN:
             program.call("rt_sigaction", number, _SIG_DFL, None, 8)
     program.call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     program.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.records import Value
 
-_OF_OVERLAY = ("upper", "work/incompat/volatile", "work/incompat", "work/work", "work")
+_OF_OVERLAY = ("upper", "work/work/incompat/volatile", "work/work/incompat", "work/work", "work")
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -103,9 +103,10 @@ class Journal:
         self.close()
 
     def _remove_directory(self) -> None:
-        """Most containers change no file: what they leave is known, and gone in seven calls."""
+        """Most containers change no file: what they leave is known, and gone in eight calls."""
         try:
             os.unlink("journal", dir_fd=self.fd)
+            os.unlink("work/work/incompat/volatile/dirty", dir_fd=self.fd)
             for known in _OF_OVERLAY:
                 os.rmdir(known, dir_fd=self.fd)
             os.rmdir(self.path)

@@ -15,7 +15,7 @@ import os
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 
 from runtime.program import NUMBERS, Failure, Program, Result
-from store.syscalls import MACHINE, address_of, buffer, callable_at, libc
+from store.syscalls import MACHINE, buffer, callable_at, libc
 
 _CLONE_VM, _CLONE_VFORK, _CLONE_INTO_CGROUP, _SIGCHLD = 0x100, 0x4000, 0x200000000, 17
 _PROT_RW, _PROT_RX, _MAP_PRIVATE_ANONYMOUS = 3, 5, 0x22
@@ -102,11 +102,13 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
     arguments = _words([flags, 0, 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, cgroup or 0])
     executions = sum(1 for call in program.calls if call.name == "execve")
     outcome, outcome_at = buffer(16 + 8 * executions)
-    size = len(program.calls) * _RECORD
-    table, table_at = buffer(size + _RECORD)
+    size = (len(program.calls) + 1) * _RECORD
+    # One block: the records, then every byte string that they point to.
+    strings = b"".join([each for call in program.calls for each in call.arguments if type(each) is bytes])
+    table, table_at = buffer(size + len(strings))
     # The last record is of no call at all: ENOSYS, when nothing could be executed.
-    records = _records(program, table_at, outcome_at + 16) + _words([0xFFFFFFFF])
-    libc("memcpy", table_at, records, len(records))
+    records = _records(program, table_at, table_at + size, outcome_at + 16) + _words([0xFFFFFFFF, *(0,) * 8])
+    libc("memcpy", table_at, records + strings, size + len(strings))
     former = pthread_sigmask(SIG_BLOCK, valid_signals())
     try:
         pid = entry(arguments, len(arguments), table, outcome)
@@ -124,30 +126,34 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
     return pid, Failure(call, errno, [-result for result in tried if result])
 
 
-def _records(program: Program, at: int, executions_at: int) -> bytes:
-    """The table that the code reads, for a place in memory."""
+def _records(program: Program, at: int, strings_at: int, executions_at: int) -> bytes:
+    """The table that the code reads, for a place in memory; `strings_at` is where the calls' byte strings lie, one after the
+    other."""
     taken = {}  # a call whose result is used -> the address of the argument that it becomes
-    for index, call in enumerate(program.calls):
-        for position, argument in enumerate(call.arguments):
-            if type(argument) is Result:
-                taken[argument.call] = at + index * _RECORD + 8 * (position + 1)
     words: list[int] = []
-    for call in program.calls:
+    for index, call in enumerate(program.calls):
         words.append(NUMBERS[call.name])
-        words += [
-            argument if type(argument) is int else address_of(argument) if type(argument) is bytes else 0
-            for argument in call.arguments
-        ]
+        for argument in call.arguments:
+            if type(argument) is int:
+                words.append(argument)
+            elif type(argument) is bytes:
+                words.append(strings_at)
+                strings_at += len(argument)
+            else:
+                words.append(0)
+                if type(argument) is Result:
+                    taken[argument.call] = at + index * _RECORD + 8 * (len(words) - 1 - index * 9)
         words += (0,) * (6 - len(call.arguments))
         tolerated = 0
         for errno in call.tolerated:
             tolerated = tolerated << 16 | errno
-        words.append(tolerated)
+        words += (tolerated, 0)
         if call.name == "execve":
-            words.append(executions_at)
+            words[-1] = executions_at
             executions_at += 8
-        else:
-            words.append(taken.get(call, 0))
+    for index, call in enumerate(program.calls):
+        if call in taken:
+            words[index * 9 + 8] = taken[call]
     return _words(words)
 
 
