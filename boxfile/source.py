@@ -66,8 +66,11 @@ class Source:
             raise self.error(message, line=number, column=column, hint=hint)
 
     def error(self, message: str, *, line: int, column: int, width: int = 1, hint: str = "") -> BoxfileError:
-        """An error at a place of this text, with its line and a width that does not leave it."""
-        shown = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
+        """An error at a place of this text, with its line and a width that does not leave it; behind the end means at the end."""
+        if line > len(self.lines):
+            line = len(self.lines)
+            column = len(self.lines[-1]) + 1
+        shown = self.lines[line - 1]
         width = max(1, min(width, len(shown) - column + 1))
         return BoxfileError(message, path=self.path, line=line, column=column, source=shown, width=width, hint=hint)
 

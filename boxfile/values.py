@@ -37,14 +37,12 @@ def _text(reader: Reader, node: Node) -> str:
 
 def _absolute(reader: Reader, node: Node) -> str:
     path = reader.line(node, "an absolute path")
+    if not path:
+        raise reader.error(node, "an empty path")
     if not path.startswith("/"):
-        hint = f"did you mean {quoted('/' + path.removeprefix('./'))}?" if path and path[0] not in "~$." + "/" else ""
-        hint = hint or (
-            f"did you mean {quoted('/' + path.removeprefix('./'))}?"
-            if path.startswith("./")
-            else "paths in the image start with '/'"
-        )
-        raise reader.error(node, f"{quoted(path)} is not an absolute path" if path else "an empty path", hint=hint)
+        bare = path.removeprefix("./")
+        hint = "paths in the image start with '/'" if bare[:1] in ("", "~", "$", ".") else f"did you mean {quoted('/' + bare)}?"
+        raise reader.error(node, f"{quoted(path)} is not an absolute path", hint=hint)
     if ".." in path.split("/"):
         raise reader.error(node, f"'..' in the path {quoted(path)}", hint="write the path without '..'")
     return path

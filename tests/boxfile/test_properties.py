@@ -173,6 +173,8 @@ def judge(text: str, result: Plan | BoxfileError) -> None:
 @settings(max_examples=250, deadline=None)
 @given(boxfile_like, st.dictionaries(st.text(max_size=3), st.text(max_size=5), max_size=2))
 @example("&a box: 1\n*a : 2", {})
+@example("[", {})
+@example("\n  \n---", {})
 @example("box: 1\nbase: scratch\nsteps: [run: x]\n", {"a": "b"})
 def test_any_text_ends_in_a_plan_or_in_an_error_with_its_place(text: str, args: dict[str, str]) -> None:
     judge(text, outcome(text, args))
