@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class, shell_complete
 
 from boxcli import failure
 from boxcli import main as front
@@ -32,8 +32,14 @@ SECTIONS = (
 def main(argv: Sequence[str]) -> int:
     """Run `box` with these arguments, by click; the exit status."""
     group = _Box()
+    instruction = os.environ.get(front.COMPLETION_VARIABLE)
+    if instruction:
+        return shell_complete(group, {}, "box", front.COMPLETION_VARIABLE, instruction)
     try:
-        status = group.main(args=list(argv), prog_name="box", standalone_mode=False, complete_var=front.COMPLETION_VARIABLE)
+        with group.make_context("box", list(argv)) as context:
+            status = group.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except click.UsageError as wrong:
         return _explain(wrong)
     return status if isinstance(status, int) else 0

@@ -58,7 +58,7 @@ def container(root: str, name: str) -> dict[str, Any]:
         "Image": found.image_digest,
         "ImageName": found.image,
         "Config": {
-            "Hostname": config["hostname"],
+            "Hostname": config["hostname"] or found.id[:12],
             "User": config["user"],
             "Env": config["env"],
             "Cmd": found.argv,

@@ -1,6 +1,7 @@
 """`box run`: a new container, to its end or into the background. Hot: what it imports is held by a test."""
 
 import os
+import time
 
 from boxcli import readers
 from boxcli.table import OPTIONS_FIRST, Argument, Option, Values, Verb
@@ -116,6 +117,7 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.image = image.reference or values.text("image")
     spec.image_digest = image.config_digest
     spec.name = values.text("name")
+    spec.created = time.time()
     spec.env = environment(image.env, values.all("env_file", str), values.all("env", str))
     spec.cwd = values.text("workdir") or image.workdir or "/"
     spec.user = values.text("user") or image.user

@@ -1,37 +1,45 @@
-"""The installed `box`, as a user types it."""
+"""The installed `box`, and an image to use it on."""
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-BOX = os.path.join(os.path.dirname(sys.executable), "box")
+from tests.command import installed
 
-Box = Callable[..., subprocess.CompletedProcess[str]]
+BOXFILE = """\
+box: 1
+name: tiny
+base: {host: [sh, cat, ls, "true", sleep, env, id, hostname, stty, head, seq, touch, mkdir]}
+steps:
+  - write: {to: /etc/motd, text: "hello\\n"}
+  - run: echo made > /made
+config:
+  env: {GREETING: hello}
+  labels: {kind: sample}
+  cmd: [cat, /etc/motd]
+"""
 
 
 @pytest.fixture
-def box() -> Box:
+def box() -> installed.Box:
     """Run `box ARGUMENTS`; `status` is what it must end with (None: whatever)."""
+    return installed.run
 
-    def run(
-        *arguments: str, status: int | None = 0, stdin: str = "", cwd: str | os.PathLike[str] | None = None, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [BOX, *arguments],
-            input=stdin,
-            capture_output=True,
-            encoding="utf-8",
-            errors="surrogateescape",
-            cwd=cwd,
-            env={**os.environ, **environment},
-            timeout=120,
-            check=False,
-        )
-        assert status is None or done.returncode == status, (arguments, done.returncode, done.stdout, done.stderr)
-        assert "this is a bug in box" not in done.stderr, done.stderr
-        return done
 
-    return run
+@pytest.fixture(scope="session")
+def _tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tiny")
+    (directory / "Boxfile").write_text(BOXFILE)
+    root = f"{directory}/root"
+    installed.run("build", "-q", directory, BOX_ROOT=root)
+    installed.run("save", "-o", directory / "tiny.tar", "tiny", BOX_ROOT=root)
+    return directory / "tiny.tar"
+
+
+@pytest.fixture
+def tiny(_tiny_archive: Path) -> str:
+    """The name of a small image in this test's own store: programs of this machine, GREETING=hello, label kind=sample."""
+    installed.run("load", "-i", _tiny_archive)
+    assert os.environ["BOX_ROOT"] in installed.run("info").stdout
+    return "tiny"
