@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from boxfile.arguments import TEXT_LIMIT, Arguments, Misuse
-from boxfile.likeness import listed, nearest, quoted
+from boxfile.likeness import listed, nearest, quoted, shown
 from boxfile.nodes import Mapping, Node, Scalar, Sequence
 from boxfile.record import Record
 from boxfile.scalars import is_null, resolve
@@ -82,13 +82,13 @@ class Reader:
         return text
 
     def one_line(self, key: Scalar, value: Node) -> str:
-        """A step as its writer put it, on one line of at most 200 characters."""
+        """A step as its writer put it, on one line of at most 200 characters that may be shown on a terminal."""
         written = value.value if isinstance(value, Scalar) else self.source.text[value.start : min(value.end, value.start + 400)]
         lines = [line.strip() for line in written[:1000].split("\n") if line.strip()]
         told = lines[0] if isinstance(value, Scalar) and lines else " ".join(lines)
         if isinstance(value, Scalar) and len(lines) > 1:
             told += " …"
-        told = f"{key.value}: {told}"
+        told = shown(f"{key.value}: {told}")
         return told if len(told) <= 200 else told[:199] + "…"
 
     def _misuse(self, node: Scalar, err: Misuse) -> BoxfileError:

@@ -137,6 +137,11 @@ def test_an_escape_written_in_yaml_is_shown_as_an_escape(text: str) -> None:
     assert "\\x1b" in said or "\\e" in said
 
 
+def test_the_text_of_a_step_speaks_to_no_terminal() -> None:
+    (step,) = parse(HEAD + 'steps:\n  - run: "\\e]0;title\\a\\u202Emake"\n').steps
+    assert step.text == "run: \\x1b]0;title\\x07\\u202emake"
+
+
 def test_a_document_at_the_limits_is_read() -> None:
     items = ", ".join(["x"] * 90_000)
     assert len(parse(HEAD + f"steps: [{{run: [{items}]}}]\n").steps) == 1
