@@ -132,12 +132,12 @@ class Cache:
 class LastBuild:
     """The steps of a Boxfile's last build, read only when a miss has to be explained."""
 
-    __slots__ = ("_boxfile", "_keys", "_parts", "cache")
+    __slots__ = ("_boxfile", "_parts", "cache", "keys")
 
     def __init__(self, cache: Cache, boxfile: str) -> None:
         self.cache = cache
         self._boxfile = boxfile
-        self._keys = cache.last(boxfile)
+        self.keys = cache.last(boxfile)
         self._parts: list[Parts | None] | None = None
 
     def keep(self, keys: Sequence[str]) -> None:
@@ -149,7 +149,7 @@ class LastBuild:
         else the one in its place.
         """
         if self._parts is None:
-            self._parts = [self.cache.parts(key) for key in self._keys]
+            self._parts = [self.cache.parts(key) for key in self.keys]
         same = [index for index, old in enumerate(self._parts) if old is not None and old.text == parts.text]
         if same:
             return self._parts[min(same, key=lambda index: abs(index - number))]

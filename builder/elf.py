@@ -47,7 +47,7 @@ def parse(data: memoryview) -> Elf | None:
         return None
     try:
         return _parse(_Reader(data))
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         return None
 
 

@@ -118,6 +118,16 @@ def _follow(spec: "Spec", number: int, log: Log, progress: Progress) -> "Outcome
         os.close(reader)
 
 
+def _signal_of(status: int) -> str:
+    """The signal that a shell means by a status over 128."""
+    from signal import Signals
+
+    try:
+        return f" ({Signals(status - 128).name})" if status > 128 else ""
+    except ValueError:
+        return ""
+
+
 def _failed(step: "RunStep", outcome: "Outcome", shown: str, log: Log) -> StepFailed:
     if outcome.oom:
         message = "the command was killed: it ran out of memory"
@@ -126,7 +136,7 @@ def _failed(step: "RunStep", outcome: "Outcome", shown: str, log: Log) -> StepFa
 
         message = f"the command was killed by {Signals(outcome.signal).name}"
     else:
-        message = f"the command exited with status {outcome.status}"
+        message = f"the command exited with status {outcome.status}{_signal_of(outcome.status)}"
     hint = f"its whole output is in {log.path}"
     if outcome.pids_refused:
         hint = f"it was refused more than {PIDS} processes at a time; {hint}"

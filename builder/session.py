@@ -55,8 +55,8 @@ class Session:
 
     def compare_base(self, parts: Parts | None) -> None:
         """Note whether the base is another one than in the last build."""
-        before = self.last.counterpart(0, parts) if parts is not None else None
-        if before is not None and before.key() != (parts.key() if parts is not None else ""):
+        before = self.last.keys[:1]
+        if before and before != [parts.key() if parts is not None else ""]:
             self.above = "the base changed"
 
     @contextmanager
