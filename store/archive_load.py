@@ -30,7 +30,6 @@ from store.references import REF_NAME, Named, Reference
 
 CONTAINERD_NAME = "io.containerd.image.name"
 _FAMILIAR = ("docker.io/library/", "docker.io/")
-_NESTING = 3
 _MAGIC = ((b"\x1f\x8b", OCI_LAYER_GZIP), (b"\x28\xb5\x2f\xfd", OCI_LAYER_ZSTD))
 _HINT = "box loads what `box save`, `docker save`, `podman save` and `skopeo copy` write"
 
@@ -96,7 +95,7 @@ class _Loading:
             parsed = parse_object(index, "index.json of the archive")
             for item in list_at(parsed, "manifests", "index.json of the archive"):
                 given = descriptor(item, "index.json of the archive")
-                yield self._oci_image(given, given.annotations, _NESTING)
+                yield self._oci_image(given)
             return
         manifests = self._members.document("manifest.json")
         if manifests is None:
@@ -107,21 +106,21 @@ class _Loading:
                 raise ArchiveError("manifest.json of the archive is not a list of objects")
             yield self._docker_image(item)
 
-    def _oci_image(self, given: Descriptor, annotations: Mapping[str, str], nesting: int) -> _Found:
+    def _oci_image(self, given: Descriptor) -> _Found:
+        name = _name(given.annotations)
         data = self._members.read(given.digest, given.size)
         if given.media_type in INDEXES:
-            if not nesting:
-                raise ArchiveError(f"index {given.digest} of the archive is nested too deeply")
             what = f"index {given.digest}"
             inner = [descriptor(item, what) for item in list_at(parse_object(data, what), "manifests", what)]
-            return self._oci_image(choose(inner, what), annotations, nesting - 1)
+            given = choose(inner, what)
+            data = self._members.read(given.digest, given.size)
         if given.media_type not in MANIFESTS:
             raise ArchiveError(f"index.json of the archive names something of a kind that is not known: {given.media_type!r}")
         _, config, blobs = parse_manifest(data, given)
         what = f"config {config.digest}"
         _, diff_ids = parse_config(self._members.read(config.digest, config.size), what)
         plain = Descriptor(given.media_type, given.digest, given.size)
-        return _Found((_name(annotations),), plain, config, fit(blobs, diff_ids, what))
+        return _Found((name,), plain, config, fit(blobs, diff_ids, what))
 
     def _docker_image(self, item: Mapping[str, object]) -> _Found:
         what = "manifest.json of the archive"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from store.digest import INDEXES, Descriptor, Digest
-from store.documents import descriptor, list_at, parse_object
+from store.documents import descriptor, list_at, object_at, parse_object
 from store.errors import StoreError
 from store.layout import Store
 from store.references import Named
@@ -52,19 +52,26 @@ class _Reach:
 
     def add(self, store: Store, given: Descriptor) -> None:
         self.blobs.add(given.digest)
-        if given.media_type in INDEXES:
+        if given.media_type in INDEXES:  # another tool's; box itself keeps one platform's manifest
             what = f"index {given.digest}"
             for item in list_at(parse_object(store.blobs.read(given), what), "manifests", what):
                 child = descriptor(item, what)
-                if store.blobs.has(child.digest):  # an index may be here with one platform only
-                    self.add(store, child)
-            return
+                if store.blobs.has(child.digest):
+                    self._add_manifest(store, child)
         image = store.images.load(given)
         self.blobs.add(image.config_descriptor.digest)
         for layer in image.layers:
             self.blobs.add(layer.descriptor.digest)
             self.diffs.add(layer.diff_id)
             self.chains.add(layer.chain_id)
+
+    def _add_manifest(self, store: Store, given: Descriptor) -> None:
+        """All that a manifest of any kind names (an attestation is no image)."""
+        what = f"manifest {given.digest}"
+        manifest = parse_object(store.blobs.read(given), what)
+        self.blobs.add(given.digest)
+        for item in (object_at(manifest, "config", what), *list_at(manifest, "layers", what)):
+            self.blobs.add(descriptor(item, what).digest)
 
 
 def delete_image(

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from store.collect import delete_image, prune
-from store.digest import OCI_LAYER_GZIP, Digest
+from store.digest import OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Digest
+from store.documents import canonical
 from store.errors import ReferenceMissing, StoreError
 from store.images import stack
 from store.layout import Store
@@ -155,3 +156,20 @@ def test_a_damaged_image_stops_the_deletion_of_others_but_can_be_deleted(store: 
     delete_image(store, broken.digest.hex[:12])
     prune(store)
     assert _blobs(store) == reachable(store, [whole])
+
+
+def test_an_index_that_another_tool_put_into_the_store_keeps_all_its_parts(store: Store) -> None:
+    mine = put_image(store, "mine", {"a": b"1"})
+    statement = store.blobs.put_bytes(b"{}", "application/vnd.in-toto+json")
+    attestation = store.blobs.put_bytes(
+        canonical({"schemaVersion": 2, "config": statement.to_json(), "layers": [statement.to_json()]}), OCI_MANIFEST
+    )
+    marked = {**attestation.to_json(), "annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+    index = store.blobs.put_bytes(canonical({"schemaVersion": 2, "manifests": [mine.to_json(), marked]}), OCI_INDEX)
+    store.references.set("index", index)
+    before = _blobs(store)
+    delete_image(store, "mine")
+    prune(store)
+    assert _blobs(store) == before
+    delete_image(store, "index")
+    assert _blobs(store) == set()
