@@ -10,8 +10,11 @@ BOX_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/box-demo.XXXXXX")
 export BOX_ROOT
 trap 'rm -rf "$BOX_ROOT"' EXIT
 
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-[ -t 1 ] && [ -z "${NO_COLOR:-}" ] || say() { printf '\n== %s\n' "$*"; }
+bold='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+    bold=$(printf '\033[1m') plain=$(printf '\033[0m')
+fi
+say() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 show() {
     printf '$'
     for word in "$@"; do
@@ -46,7 +49,7 @@ echo "(this machine is $(uname -n))"
 
 say "A process table of its own: only what runs inside is there"
 # shellcheck disable=SC2016
-show box run --rm hello sh -c 'sleep 5 & for p in /proc/[0-9]*; do echo "${p#/proc/}: $(tr "\0" " " <$p/cmdline)"; done 2>/dev/null'
+show box run --rm hello sh -c 'sleep 5 & for p in /proc/[0-9]*; do printf "%s: %s\n" "${p#/proc/}" "$(tr "\0" " " <$p/cmdline)"; done 2>/dev/null'
 
 say "A root file system that it cannot leave"
 show box run --rm hello sh -c 'cd /; cd ../../../../..; pwd; ls; ls /proc/1/root/'
