@@ -30,7 +30,7 @@ def main(values: Values) -> int:
     if not path and sys.stdout.isatty():
         raise UsageError("a tar would not be readable on a terminal", hint="say -o FILE, or redirect the output")
     store = Store.open(values.root)
-    with _whole(path) if path else sys.stdout.buffer as file:
+    with _whole(path) if path else open(1, "wb", closefd=False) as file:
         save(store, values.all("image", str), file)
         file.flush()
     return 0
