@@ -240,7 +240,10 @@ class Closure:
                     hint="install it, or leave the program out of host:",
                 )
             library, by_itself = found
+            if library in self._done:
+                continue
             self.add(library)
+            self._done.add(library)  # by the name it was found under, too
             if not by_itself:  # found through ld.so.conf, whose cache the image does not have: a link where every loader looks
                 at = self._walk(b"/usr/lib")[1:] + b"/" + name
                 self.entries.setdefault(at, Input(at, SYMLINK, target=library))

@@ -15,13 +15,15 @@ _ALWAYS = (b"/lib64", b"/usr/lib64", b"/lib", b"/usr/lib")
 class Libraries:
     """Looks libraries up. `machine_of` tells which machine a file is for, None for no library."""
 
-    __slots__ = ("_configured", "_defaults", "_machine_of", "_rpaths")
+    __slots__ = ("_configured", "_defaults", "_found", "_machine_of", "_real_defaults", "_rpaths")
 
     def __init__(self, machine_of: Callable[[bytes], int | None]) -> None:
         self._machine_of = machine_of
         self._configured: list[bytes] | None = None
         self._defaults: list[bytes] = list(_ALWAYS)
+        self._real_defaults = {os.path.realpath(directory) for directory in _ALWAYS}
         self._rpaths: list[bytes] = []
+        self._found: dict[tuple[bytes, int], tuple[bytes, bool] | None] = {}
 
     def learn_loader(self, path: bytes) -> None:
         """A loader is at `path`: the directory where it really is, is one where it looks (Debian's /lib/x86_64-linux-gnu)."""
@@ -30,6 +32,8 @@ class Libraries:
         for directory in (b"/usr" + bare, bare):
             if directory not in self._defaults and os.path.isdir(directory):
                 self._defaults.insert(0, directory)
+                self._real_defaults.add(os.path.realpath(directory))
+                self._found.clear()
 
     def find(self, name: bytes, needed_by: bytes, needs: Elf) -> tuple[bytes, bool] | None:
         """Where the library `name` is, and whether a loader finds it there by itself, without a cache made by ldconfig.
@@ -46,19 +50,20 @@ class Libraries:
         for directory in own:
             if self._fits(directory + b"/" + name, needs):
                 return directory + b"/" + name, True
+        if (name, needs.machine) not in self._found:
+            self._found[name, needs.machine] = self._find_everywhere(name, needs)
+        return self._found[name, needs.machine]
+
+    def _find_everywhere(self, name: bytes, needs: Elf) -> tuple[bytes, bool] | None:
         if self._configured is None:
             self._configured = read_configuration(b"/etc/ld.so.conf")
         for directory in (*self._configured, *self._defaults):
             if self._fits(directory + b"/" + name, needs):
-                return directory + b"/" + name, self._is_default(directory)
+                return directory + b"/" + name, os.path.realpath(directory) in self._real_defaults
         return None
 
     def _fits(self, path: bytes, needs: Elf) -> bool:
         return os.path.exists(path) and self._machine_of(os.path.realpath(path)) == needs.machine
-
-    def _is_default(self, directory: bytes) -> bool:
-        real = os.path.realpath(directory)
-        return any(os.path.realpath(default) == real for default in self._defaults)
 
 
 def _expand(path: bytes, needed_by: bytes) -> bytes:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 
-from builder.behind import Behind
 from builder.cache import Result
 from store.digest import OCI_LAYER, Descriptor, Digest, chain_id
 from store.images import Layer
@@ -36,6 +35,8 @@ def keep(store: Store, upper: str, chain: Chain, write: Callable[[int, Write], o
     `write` is given a descriptor of `upper` and where the layer's tar goes; after it the two are the same. On return the layer
     survives a crash.
     """
+    from builder.behind import Behind
+
     descriptor = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with store.blobs.draft() as draft:
