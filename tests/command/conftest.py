@@ -1,6 +1,7 @@
 """The installed `box`, and an image to use it on."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,10 @@ def _tiny_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny(_tiny_archive: Path) -> str:
+def tiny(_tiny_archive: Path) -> Iterator[str]:
     """The name of a small image in this test's own store: programs of this machine, GREETING=hello, label kind=sample."""
     installed.run("load", "-i", _tiny_archive)
-    assert os.environ["BOX_ROOT"] in installed.run("info").stdout
-    return "tiny"
+    yield "tiny"
+    left = os.listdir(f"{os.environ['BOX_ROOT']}/containers")
+    if left:
+        installed.run("rm", "-f", *left)

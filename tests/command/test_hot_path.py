@@ -1,0 +1,86 @@
+"""What `box run` loads: the measured path. A module more is a tenth of a millisecond or ten of them, for each container."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.command.installed import BOX
+
+pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
+
+# Compiled into the interpreter, frozen, or needed by it to start at all.
+INTERPRETER = {
+    "_abc", "_codecs", "_collections_abc", "_frozen_importlib_external", "_imp", "_io", "_signal", "_stat", "_thread", 
+    "_warnings", "_weakref", "_winapi", "abc", "codecs", "encodings", "encodings.aliases", "encodings.utf_8", "genericpath", "io", "marshal",
+    "os", "posix", "posixpath", "stat", "time", "winreg", "zipimport",
+}  # fmt: skip
+
+STANDARD = {"_ctypes", "errno", "fcntl", "select"}
+
+OURS = {
+    "boxcli", "boxcli.main", "boxcli.readers", "boxcli.table", "boxcli.verbs", "boxcli.verbs.run",
+    "runtime", "runtime.capabilities", "runtime.cgroups", "runtime.confinement", "runtime.container", "runtime.entry",
+    "runtime.journal", "runtime.linux", "runtime.native", "runtime.program", "runtime.records", "runtime.rootfs", "runtime.seccomp_cache", 
+    "runtime.spawn", "runtime.spec", "runtime.users",
+    "store", "store.errors", "store.overlay", "store.prepared", "store.syscalls",
+}  # fmt: skip
+
+
+def loaded_by(*arguments: str) -> set[str]:
+    """The modules that this command imports, in the order of -X importtime."""
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-X",
+        "utf8",
+        "-X",
+        "importtime",
+        os.path.dirname(BOX) + "/box-python",
+        "box",
+        *arguments,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:") and "imported package" not in line]
+    assert lines, "importtime said nothing"
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+def test_run_loads_nothing_that_is_not_on_the_list(tiny: str) -> None:
+    loaded_by("run", "--rm", tiny, "true")  # the first run after a load prepares the image and compiles its filter
+    loaded = loaded_by("run", "--rm", tiny, "true")
+    assert loaded - INTERPRETER - STANDARD <= OURS
+    assert "boxcli.verbs.run" in loaded
+
+
+def test_the_list_has_nothing_that_run_does_not_load(tiny: str) -> None:
+    loaded_by("run", "--rm", tiny, "true")
+    assert loaded_by("run", "--rm", tiny, "true") >= OURS
+
+
+def test_options_and_resource_limits_load_nothing_more(tiny: str) -> None:
+    options = (
+        "-e",
+        "A=b",
+        "--memory",
+        "64m",
+        "--pids-limit",
+        "20",
+        "--read-only",
+        "-w",
+        "/tmp",
+        "-u",
+        "1:1",
+        "--label",
+        "a=b",
+        "--tmpfs",
+        "/run",
+    )
+    loaded_by("run", "--rm", *options, tiny, "true")
+    assert loaded_by("run", "--rm", *options, tiny, "true") - INTERPRETER - STANDARD <= OURS
+
+
+def test_the_control_a_cold_command_loads_what_run_must_not() -> None:
+    assert {"click", "json"} <= loaded_by("help")
