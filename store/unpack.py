@@ -93,19 +93,22 @@ def unpack_entries(reader: TarReader, tree: int, lowers: Lowers) -> int:
     """Unpack every entry of `reader` as `unpack` does; returns how many there were."""
     unpacker = _Unpacker(tree, lowers)
     count = 0
-    while (entry := reader.next()) is not None:
-        count += 1
-        try:
-            unpacker.place(entry, reader)
-        except OSError:
-            with Attempt(f"unpack {shown(entry.name)}"):
-                raise
-    unpacker.finish()
+    try:
+        while (entry := reader.next()) is not None:
+            count += 1
+            try:
+                unpacker.place(entry, reader)
+            except OSError:
+                with Attempt(f"unpack {shown(entry.name)}"):
+                    raise
+        unpacker.finish()
+    finally:
+        unpacker.close()
     return count
 
 
 class _Directory:
-    """A directory of the tree, open; `path` is its real place. Closed when nobody holds it any more."""
+    """A directory of the tree, open; `path` is its real place. Closed when nobody holds it any more, if not before."""
 
     __slots__ = ("fd", "path")
 
@@ -120,8 +123,12 @@ class _Directory:
         """`name` in this directory for calls that know no descriptors; its last part is not to be followed."""
         return b"/proc/self/fd/%d/%s" % (self.fd, name)
 
-    def __del__(self) -> None:
-        os.close(self.fd)
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
 
 
 class _Unpacker:
@@ -422,6 +429,11 @@ class _Unpacker:
         return None if found is None else _entry_of(found, path)
 
     # -- the end
+
+    def close(self) -> None:
+        """Close all directories, which the traceback of an error would keep open."""
+        for directory in (self._root, self._last, *self._open.values()):
+            directory.close()
 
     def finish(self) -> None:
         """Hide what opaque directories hide, then give every directory its metadata."""
