@@ -4,10 +4,12 @@ This module is on the hot path of `box run`. It knows the names of the verbs; ea
 (`VERB`) and its `main(values) -> exit status`, and is imported only when it is called.
 """
 
-import os
+import posix as os
 import sys
+from posix import environ as environment
 
 from boxcli import table
+from store.syscalls import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,15 +69,25 @@ def load(name: str) -> "ModuleType":
 
 def default_root() -> str:
     """Where images and containers lie unless --root says otherwise: BOX_ROOT, /var/lib/box for root, else below XDG_DATA_HOME."""
-    environ = os.environ
-    if environ.get("BOX_ROOT"):
-        return os.path.abspath(environ["BOX_ROOT"])
+    root = environment.get(b"BOX_ROOT", b"")
+    if root:
+        return _absolute(decode(root))
     if os.geteuid() == 0:
         return "/var/lib/box"
-    data = environ.get("XDG_DATA_HOME", "")
+    data = decode(environment.get(b"XDG_DATA_HOME", b""))
     if not data.startswith("/"):  # the specification: a relative one is ignored
-        data = os.path.expanduser("~/.local/share")
+        from os.path import expanduser
+
+        data = expanduser("~/.local/share")
     return data + "/box"
+
+
+def _absolute(path: str) -> str:
+    if path.startswith("/") and "/." not in path and "//" not in path:
+        return path.rstrip("/") or "/"
+    from os.path import abspath
+
+    return abspath(path)
 
 
 def main(argv: "Sequence[str]") -> int:
@@ -109,9 +121,9 @@ def _split(argv: "Sequence[str]") -> "tuple[str, Sequence[str], str]":
             return "", argv, ""
         root = text if attached else argv[at + 1]
         at += 1 if attached else 2
-    if at == len(argv) or argv[at] not in VERBS or COMPLETION_VARIABLE in os.environ:
+    if at == len(argv) or argv[at] not in VERBS or COMPLETION_VARIABLE.encode() in environment:
         return "", argv, ""
-    return argv[at], argv[at + 1 :], os.path.abspath(root) if root else default_root()
+    return argv[at], argv[at + 1 :], _absolute(root) if root else default_root()
 
 
 def _click(argv: "Sequence[str]") -> int:

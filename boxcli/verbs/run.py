@@ -1,6 +1,6 @@
 """`box run`: a new container, to its end or into the background. Hot: what it imports is held by a test."""
 
-import os
+import posix as os
 import time
 
 from boxcli import readers
@@ -9,6 +9,7 @@ from runtime.container import run
 from runtime.spec import Bind, Spec, Tmpfs
 from store import prepared
 from store.errors import RunError, UsageError
+from store.syscalls import decode, encode, exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,8 +164,8 @@ def environment(base: list[str], files: list[str], given: list[str]) -> list[str
         key, equals, _ = entry.partition("=")
         if equals:
             variables[key] = entry
-        elif key in os.environ:
-            variables[key] = f"{key}={os.environ[key]}"
+        elif (value := os.environ.get(encode(key))) is not None:
+            variables[key] = f"{key}={decode(value)}"
     return list(variables.values())
 
 
@@ -177,8 +178,10 @@ def _labels(entries: list[str]) -> dict[str, str]:
 
 
 def _existing(bind: Bind) -> Bind:
-    source = os.path.abspath(bind.source)
-    if not os.path.exists(source):
+    from os.path import abspath
+
+    source = abspath(bind.source)
+    if not exists(source):
         raise UsageError(f"there is no {source} to show at {bind.target}")
     return Bind(source, bind.target, bind.read_only)
 

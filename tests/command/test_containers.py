@@ -70,7 +70,7 @@ class TestRun:
         (tmp_path / "shown").write_text("from outside\n")
         script = "hostname; pwd; id -u; id -g; cat /shown; cat /etc/hosts; touch /x"
         done = box(
-            "run", "--rm", "-h", "shop", "-w", "/etc", "-u", "7:8", "-v", f"{tmp_path}/shown:/shown:ro", 
+            "run", "--rm", "-h", "shop", "-w", "/etc", "-u", "7:8", "-v", f"{tmp_path}/shown:/shown:ro",
             "--add-host", "db:10.1.2.3", "--read-only",
             "--tmpfs", "/run:size=1m", tiny, "sh", "-c", script, status=1,
         )  # fmt: skip

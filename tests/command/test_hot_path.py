@@ -11,21 +11,69 @@ from tests.command.installed import BOX
 pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
 
 # Compiled into the interpreter, frozen, or needed by it to start at all.
-INTERPRETER = {
-    "_abc", "_codecs", "_collections_abc", "_frozen_importlib_external", "_imp", "_io", "_signal", "_stat", "_thread", 
-    "_warnings", "_weakref", "_winapi", "abc", "codecs", "encodings", "encodings.aliases", "encodings.utf_8", "genericpath", "io", "marshal",
-    "os", "posix", "posixpath", "stat", "time", "winreg", "zipimport",
-}  # fmt: skip
+INTERPRETER = set(
+    [
+        "_abc",
+        "_codecs",
+        "_collections_abc",
+        "_frozen_importlib_external",
+        "_imp",
+        "_io",
+        "_signal",
+        "_stat",
+        "_thread",
+        "_warnings",
+        "_weakref",
+        "abc",
+        "codecs",
+        "encodings",
+        "encodings.aliases",
+        "encodings.utf_8",
+        "genericpath",
+        "io",
+        "marshal",
+        "os",
+        "posix",
+        "posixpath",
+        "stat",
+        "time",
+        "zipimport",
+    ]
+)
 
 STANDARD = {"_ctypes", "errno", "fcntl", "select"}
 
-OURS = {
-    "boxcli", "boxcli.main", "boxcli.readers", "boxcli.table", "boxcli.verbs", "boxcli.verbs.run",
-    "runtime", "runtime.capabilities", "runtime.cgroups", "runtime.confinement", "runtime.container", "runtime.entry",
-    "runtime.journal", "runtime.linux", "runtime.native", "runtime.program", "runtime.records", "runtime.rootfs", "runtime.seccomp_cache", 
-    "runtime.spawn", "runtime.spec", "runtime.users",
-    "store", "store.errors", "store.overlay", "store.prepared", "store.syscalls",
-}  # fmt: skip
+OURS = set(
+    [
+        "boxcli",
+        "boxcli.main",
+        "boxcli.readers",
+        "boxcli.table",
+        "boxcli.verbs",
+        "boxcli.verbs.run",
+        "runtime",
+        "runtime.capabilities",
+        "runtime.cgroups",
+        "runtime.confinement",
+        "runtime.container",
+        "runtime.entry",
+        "runtime.journal",
+        "runtime.linux",
+        "runtime.native",
+        "runtime.program",
+        "runtime.records",
+        "runtime.rootfs",
+        "runtime.seccomp_cache",
+        "runtime.spawn",
+        "runtime.spec",
+        "runtime.users",
+        "store",
+        "store.errors",
+        "store.overlay",
+        "store.prepared",
+        "store.syscalls",
+    ]
+)
 
 
 def loaded_by(*arguments: str) -> set[str]:
