@@ -260,8 +260,6 @@ class TarReader:
             raise ArchiveError(f"a negative size: {shown(name)}")
         if not name:
             raise ArchiveError("an entry without a name")
-        if len(name) > self._limits.path or len(link) > self._limits.path:
-            raise ArchiveError(f"a path of more than {self._limits.path} bytes: {shown(name)}")
         kind = _kind(kind, name, size)
         # Nearly every name is clean, or is after its `./`; a dot file takes the slow way and comes out the same.
         path = name[2:] if name.startswith(b"./") else name
@@ -269,6 +267,8 @@ class TarReader:
             path = path[:-1]
         if b"//" in path or b"/." in path or b"\0" in path or path[:1] in (b".", b"/", b""):
             path = clean_path(name)
+        if len(path) > self._limits.path or len(link) > self._limits.path:
+            raise ArchiveError(f"a path of more than {self._limits.path} bytes: {shown(path)}")
         entry = Entry(kind, path, mode, uid, gid, mtime)
         entry.xattrs = xattrs
         if kind == FILE:
