@@ -16,7 +16,7 @@ from runtime.privileges import LIMITS, restrict, set_limit
 from runtime.seccomp import assemble
 from runtime.seccomp_profile import default
 from runtime.users import User
-from store.syscalls import MACHINE, libc
+from store.syscalls import MACHINE, libc, syscall
 from tests.runtime.child import result_of, status
 
 pytestmark = pytest.mark.needs("root")
@@ -121,17 +121,17 @@ def test_the_session_keyring_is_a_new_one() -> None:
     keyctl = {"x86_64": 250, "aarch64": 219}[MACHINE]
 
     def session() -> int:
-        return privileges.syscall("keyctl", keyctl, 0, -3, 0)  # KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING
+        return syscall("keyctl", keyctl, 0, -3, 0)  # KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING
 
     def act() -> list[object]:
-        privileges.syscall("keyctl", keyctl, 1, b"callers")
+        syscall("keyctl", keyctl, 1, b"callers")
         before = session()
-        privileges.syscall("add_key", {"x86_64": 248, "aarch64": 217}[MACHINE],
+        syscall("add_key", {"x86_64": 248, "aarch64": 217}[MACHINE],
                            b"user", b"secret", b"x", 1, -3)  # fmt: skip
-        found = privileges.syscall("keyctl", keyctl, 10, before, b"user", b"secret", 0)  # the control: KEYCTL_SEARCH finds it
+        found = syscall("keyctl", keyctl, 10, before, b"user", b"secret", 0)  # the control: KEYCTL_SEARCH finds it
         restrict(ROOT, RUN_DEFAULT, cwd="/")
         try:
-            privileges.syscall("keyctl", keyctl, 10, -3, b"user", b"secret", 0)
+            syscall("keyctl", keyctl, 10, -3, b"user", b"secret", 0)
         except OSError as error:
             return [before != session(), found > 0, error.errno]
         return [before != session(), found > 0, 0]
@@ -274,8 +274,9 @@ def test_no_limit_takes_a_capability_to_be_lowered_and_a_raise_says_what_failed(
 
         set_limit("nofile", 10, 20)
         limit_own(0)
-        for name in LIMITS:
-            set_limit(name, 0, 0)
+        for number, name in enumerate(LIMITS):
+            soft = resource.getrlimit(number)[0]
+            set_limit(name, soft, soft)
         set_limit("nofile", 30, 30)
         return {}
 
