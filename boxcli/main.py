@@ -6,10 +6,9 @@ This module is on the hot path of `box run`. It knows the names of the verbs; ea
 
 import posix as os
 import sys
-from posix import environ as environment
 
 from boxcli import table
-from store.syscalls import decode
+from store.syscalls import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,17 +68,28 @@ def load(name: str) -> "ModuleType":
 
 def default_root() -> str:
     """Where images and containers lie unless --root says otherwise: BOX_ROOT, /var/lib/box for root, else below XDG_DATA_HOME."""
-    root = environment.get(b"BOX_ROOT", b"")
+    root = variable("BOX_ROOT")
     if root:
-        return _absolute(decode(root))
+        return _absolute(root)
     if os.geteuid() == 0:
         return "/var/lib/box"
-    data = decode(environment.get(b"XDG_DATA_HOME", b""))
+    data = variable("XDG_DATA_HOME") or ""
     if not data.startswith("/"):  # the specification: a relative one is ignored
         from os.path import expanduser
 
         data = expanduser("~/.local/share")
     return data + "/box"
+
+
+def variable(name: str) -> str | None:
+    """A variable of the environment: as it is now where somebody has loaded `os`, which can change it, else as it was at the
+    start."""
+    loaded = sys.modules.get("os")
+    if loaded is not None:
+        value: str | None = loaded.environ.get(name)
+        return value
+    data = os.environ.get(encode(name))
+    return None if data is None else decode(data)
 
 
 def _absolute(path: str) -> str:
@@ -121,7 +131,7 @@ def _split(argv: "Sequence[str]") -> "tuple[str, Sequence[str], str]":
             return "", argv, ""
         root = text if attached else argv[at + 1]
         at += 1 if attached else 2
-    if at == len(argv) or argv[at] not in VERBS or COMPLETION_VARIABLE.encode() in environment:
+    if at == len(argv) or argv[at] not in VERBS or variable(COMPLETION_VARIABLE) is not None:
         return "", argv, ""
     return argv[at], argv[at + 1 :], _absolute(root) if root else default_root()
 

@@ -3,7 +3,7 @@
 A set of capabilities is an int, bit N for capability N. Hot: `box run` imports it. Sources: capabilities(7), linux/capability.h.
 """
 
-import os
+import posix as os
 from _ctypes import get_errno
 
 from store.errors import UsageError

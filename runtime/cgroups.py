@@ -3,14 +3,15 @@
 Both layouts are served: v2 (one tree at /sys/fs/cgroup) and v1 (a tree for each controller). A group is `box/ID` in each tree.
 Two facts decide the manner: writing somebody else's pid to `cgroup.procs` waits about 19 ms for an RCU grace period, while a
 v1 task that writes `0` to `tasks`, and a v2 task that clone3 bears into the group, do not wait. No release agent is ever
-installed: it would run as host root. Source: Documentation/admin-guide/cgroup-v1, cgroup-v2.rst. Hot: imports `os` alone.
+installed: it would run as host root. Source: Documentation/admin-guide/cgroup-v1, cgroup-v2.rst. Hot.
 """
 
-import os
+import posix as os
 import time
 
 from runtime.linux import SIGKILL
 from store.errors import SetupFailed
+from store.syscalls import exists
 
 MOUNT_POINT = "/sys/fs/cgroup"
 FOLDER = "box"
@@ -24,7 +25,7 @@ _NODES = ("c *:* m", "b *:* m")  # making a node is harmless where it cannot be 
 
 def is_v2(mount_point: str = MOUNT_POINT) -> bool:
     """Whether the machine has the one tree of cgroup v2 (a hybrid machine, with its controllers in v1, has not)."""
-    return os.path.exists(mount_point + "/cgroup.controllers")
+    return exists(mount_point + "/cgroup.controllers")
 
 
 class Limits:
@@ -52,7 +53,7 @@ class Cgroup:
             self.paths = {"unified": f"{mount_point}/{FOLDER}/{identity}"}
         else:
             paths = {name: f"{mount_point}/{name}/{FOLDER}/{identity}" for name in controllers or _V1_ALL}
-            self.paths = paths if controllers else {name: path for name, path in paths.items() if os.path.isdir(path)}
+            self.paths = paths if controllers else {name: path for name, path in paths.items() if exists(path)}
 
     @classmethod
     def create(cls, identity: str, limits: Limits) -> "Cgroup":
@@ -178,9 +179,9 @@ def _make(path: str, controller: str) -> bool:
         os.mkdir(path, 0o755)
         return True
     except FileNotFoundError:
-        folder = os.path.dirname(path)
-    tree = os.path.dirname(folder)
-    if not os.path.isdir(tree):
+        folder = path.rpartition("/")[0]
+    tree = folder.rpartition("/")[0]
+    if not exists(tree):
         if controller == "devices":  # nodev and no CAP_MKNOD still hold
             return False
         raise SetupFailed(

@@ -40,8 +40,10 @@ def confine(
     call = program.call
     # Namespaces do not separate the session keyring; a kernel without keys has none.
     call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, action="join a new session keyring", tolerated=(ENOSYS,))
-    _limit(program, "core", 0, 0)
+    wanted = {"core": (0, 0)}  # each set once: to raise what was lowered takes CAP_SYS_RESOURCE
     for name, soft, hard in limits:
+        wanted[name] = (soft, hard)
+    for name, (soft, hard) in wanted.items():
         _limit(program, name, soft, hard)
     if seccomp and not no_new_privileges:
         _filter(program, seccomp)  # without no_new_privs it takes CAP_SYS_ADMIN, which is about to go

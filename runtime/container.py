@@ -3,7 +3,7 @@
 `launch` takes a Spec to a running Process; `finish` takes its end to an Outcome. `run` is both, in the foreground.
 """
 
-import os
+import posix as os
 import time
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 

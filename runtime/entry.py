@@ -4,7 +4,7 @@ The order of the last steps: working directory, groups and namespaces done, desc
 identity, capabilities, no_new_privs, filter, execve. Each takes away what the one before still needed.
 """
 
-import os
+import posix as os
 from _signal import SIG_IGN, getsignal
 
 from runtime import capabilities
@@ -19,7 +19,7 @@ from runtime.program import EPERM, Program, text
 from runtime.seccomp_cache import filter_bytes
 from runtime.spec import DEFAULT_PATH, Spec
 from runtime.users import User
-from store.syscalls import address_of
+from store.syscalls import address_of, encode
 
 _RESERVED = (SIGKILL, 19, 32, 33)  # two that cannot be set, two that are libc's own
 _SIG_DFL = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
@@ -76,8 +76,8 @@ class Command:
         call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
         call("write", 3, b"\0", 1, action="find the parent alive")
         call("rt_sigprocmask", _SIG_SETMASK, _EMPTY_SET, None, len(_EMPTY_SET))
-        argv = _pointers(program, [os.fsencode(word) for word in self.argv])
-        env = _pointers(program, [os.fsencode(f"{name}={value}") for name, value in self.env.items()])
+        argv = _pointers(program, [encode(word) for word in self.argv])
+        env = _pointers(program, [encode(f"{name}={value}") for name, value in self.env.items()])
         program.execute(self.candidates(), argv, env)
 
 
@@ -100,7 +100,7 @@ def emit_identity(program: Program, spec: Spec, joined: list[int]) -> None:
     for tasks in joined:
         program.call("write", tasks, b"0", 1, action="join the control group")
     program.call("unshare", CLONE_NEWCGROUP, action="make a cgroup namespace")
-    name = os.fsencode(spec.hostname)
+    name = encode(spec.hostname)
     program.call("sethostname", name, len(name), path=spec.hostname)
     if spec.network == "none":
         sock = program.call("socket", _AF_INET, _SOCK_DGRAM_CLOEXEC, 0)

@@ -10,12 +10,13 @@ removes its cgroups, and then the directory (`--rm`, or never started) or record
 live in the container's own mount namespace and go with it. Hot: `reap` costs a listing where there is nothing to do.
 """
 
-import os
+import posix as os
 from fcntl import LOCK_EX, LOCK_NB, flock
 
 from runtime.records import encode, write
 from runtime.spec import Bind, Spec
 from store.errors import RunError
+from store.syscalls import exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Journal:
             try:
                 os.mkdir(path, 0o700)
             except FileNotFoundError:
-                os.makedirs(containers, 0o700, exist_ok=True)
+                make_directories(containers)
                 continue
             journal = cls.hold(path)  # None: a reaper found the directory before it was held, and took it for a dead one's
         try:
@@ -130,7 +131,7 @@ def reap(root: str) -> None:
         return
     for identity in identities:
         path = f"{root}/containers/{identity}"
-        if os.path.exists(path + "/exit"):
+        if exists(path + "/exit"):
             continue
         journal = Journal.hold(path)
         if journal is not None:
@@ -146,10 +147,10 @@ def _claim_name(spec: Spec) -> None:
             os.symlink(spec.id, f"{names}/{spec.name}")
             return
         except FileNotFoundError:
-            os.makedirs(names, 0o700, exist_ok=True)
+            make_directories(names)
         except FileExistsError:
             holder = os.readlink(f"{names}/{spec.name}")
-            if os.path.isdir(f"{spec.root}/containers/{holder}"):
+            if exists(f"{spec.root}/containers/{holder}"):
                 raise RunError(
                     f"the name {spec.name!r} is taken by container {holder[:12]}",
                     hint=f"remove it with 'box rm {spec.name}', or choose another name",
@@ -200,3 +201,10 @@ def _asked(spec: Spec) -> "dict[str, Value]":
     ]
     fields = {name: getattr(spec, name) for name in Spec.__slots__ if name not in ("mounts", "root", "id")}
     return {"id": spec.id, **fields, "mounts": mounts}
+
+
+def make_directories(path: str) -> None:
+    """Make `path`, a directory of the store, with its parents; nobody else may look into them."""
+    from os import makedirs
+
+    makedirs(path, 0o700, exist_ok=True)

@@ -1,11 +1,11 @@
-"""The kernel calls of a container's life: namespaces, processes, hostname, terminals. Hot: imports only `os` and the leaf.
+"""The kernel calls of a container's life: namespaces, processes, hostname, terminals. Hot.
 
 Numbers are those of linux/sched.h, linux/prctl.h, asm/unistd.h; calls from 424 on are numbered alike everywhere.
 """
 
-import os
+import posix as os
 
-from store.syscalls import MACHINE, libc, syscall, syscall_keeping_the_lock
+from store.syscalls import MACHINE, encode, libc, syscall, syscall_keeping_the_lock
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -52,7 +52,7 @@ def pivot_root_here() -> None:
 
 def set_hostname(name: str) -> None:
     """sethostname(2); at most 64 bytes."""
-    data = os.fsencode(name)
+    data = encode(name)
     libc("sethostname", data, len(data), path=name)
 
 

@@ -11,7 +11,7 @@ What other threads do meanwhile does not matter: the child reads only tables mad
 handler would run in the child, on the parent's memory. Hot.
 """
 
-import os
+import posix as os
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 
 from runtime.program import NUMBERS, Failure, Program, Result

@@ -1,6 +1,6 @@
 """Small JSON objects, written without the json module (7 ms) on the hot path; they are read, off it, with json itself."""
 
-import os
+import posix as os
 
 _ESCAPES = {code: f"\\u{code:04x}" for code in range(32)} | {34: '\\"', 92: "\\\\"}
 

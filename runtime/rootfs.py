@@ -7,7 +7,7 @@ there, inside the tree and through no link that the kernel invents. The child th
 Sources: OCI runtime-spec, config-linux.md, for the default file systems and devices; docker's and podman's lists of masked paths.
 """
 
-import os
+import posix as os
 
 from runtime.program import AT_FDCWD, EBUSY, ENOENT, ENOTDIR, Program, text
 from runtime.spec import Bind, Spec, Tmpfs
@@ -32,6 +32,7 @@ from store.syscalls import (
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_SYMLINKS,
+    exists,
     mount_setattr,
     new_filesystem,
     open_tree,
@@ -206,7 +207,7 @@ class Rootfs:
 
     def _open(self, wanted: Bind | Tmpfs) -> None:
         if isinstance(wanted, Bind):
-            if not os.path.exists(wanted.source):
+            if not exists(wanted.source):
                 raise RunError(
                     f"cannot bind {wanted.source}: there is no such file or directory",
                     hint="box does not make it for you, since a typing error would then go unnoticed; create it first",
@@ -262,7 +263,7 @@ def make_skeleton(root: str) -> None:
     So none of them is ever made in a container's own upper tree, where a build would find it as a change.
     """
     top = root + "/skeleton"
-    if os.path.exists(top + "/etc/resolv.conf"):  # the last to be made
+    if exists(top + "/etc/resolv.conf"):  # the last to be made
         return
     for name in ("", "/proc", "/dev", "/sys", "/etc"):
         try:

@@ -4,10 +4,10 @@ A filter depends on the profile, the machine and those of the container's capabi
 is derived data, never synced: it says by itself whether it is whole, and one that is not is compiled again.
 """
 
-import os
+import posix as os
 
 from store.errors import RunError
-from store.syscalls import MACHINE, address_of, libc
+from store.syscalls import MACHINE, address_of, exists, libc
 
 # seccomp_profile.digest(): a test holds it to the tables.
 PROFILE = "7ebb152b0199a426"
@@ -76,14 +76,14 @@ def _compile(directory: str, path: str, gates: int) -> bytes:
 def _keep(directory: str, path: str, data: bytes) -> None:
     """Make the file appear whole under its name, or not at all. Where that fails, the next run compiles again: nothing worse."""
     try:
-        if not os.path.isdir(directory):
+        if not exists(directory):
             os.mkdir(directory, 0o700)
         fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except OSError:
         return
     try:
         if os.write(fd, data) == len(data):
-            if os.path.lexists(path):
+            if exists(path):
                 os.unlink(path)  # it is damaged
             os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
     except OSError:

@@ -5,10 +5,10 @@ image's bytes: bounded, opened inside the image's root, and a line that is not a
 Hot, and it imports nothing later either, so it may be called after the container's root was entered.
 """
 
-import os
+import posix as os
 
 from store.errors import RunError
-from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, openat2
+from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, decode, encode, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def find(passwd: bytes, group: bytes, text: str) -> User:
     user, _, wanted_group = text.partition(":")
     number = _number(user) if user else 0
     if number is None:
-        name = os.fsencode(user)
+        name = encode(user)
         entry = next((entry for entry in _users(passwd, name) if entry[0] == name), None)
         if entry is None:
             raise _unknown("user", user, "/etc/passwd", [entry[0] for entry in _users(passwd)])
@@ -65,14 +65,14 @@ def find(passwd: bytes, group: bytes, text: str) -> User:
         gid = _group(group, wanted_group)
     elif name:
         others = [entry[1] for entry in _groups(group, name) if name in entry[2]]
-    return User(uid, gid, tuple(dict.fromkeys((gid, *others))), home, os.fsdecode(name))
+    return User(uid, gid, tuple(dict.fromkeys((gid, *others))), home, decode(name))
 
 
 def _group(group: bytes, wanted: str) -> int:
     number = _number(wanted)
     if number is not None:
         return number
-    name = os.fsencode(wanted)
+    name = encode(wanted)
     for entry in _groups(group, name):
         if entry[0] == name:
             return entry[1]
@@ -84,7 +84,7 @@ def _users(passwd: bytes, needle: bytes = b"") -> "Iterator[tuple[bytes, int, in
     for fields in _lines(passwd, needle, 4):
         uid, gid = _id(fields[2]), _id(fields[3])
         if uid is not None and gid is not None:
-            home = os.fsdecode(fields[5]) if len(fields) > 5 else ""
+            home = decode(fields[5]) if len(fields) > 5 else ""
             yield fields[0], uid, gid, home if home.startswith("/") else "/"
 
 

@@ -1,9 +1,10 @@
-"""Mounting a stack of trees as one: overlayfs, as a detached mount that is nowhere to be seen and goes when its descriptor is closed.
+"""Mounting a stack of trees as one: overlayfs, as a detached mount that is nowhere to be seen and goes when its descriptor is
+closed.
 
 Source: Documentation/filesystems/overlayfs.rst. Hot: imports only `os` and the leaf.
 """
 
-import os
+import posix as os
 
 from store.errors import StoreError
 from store.syscalls import new_filesystem
@@ -23,9 +24,9 @@ def mount_overlay(
 ) -> int:
     """The descriptor of a detached overlay mount of `lowers`, the topmost first; with `upper` and `work` it can be written.
 
-    `volatile` leaves out every sync, also the one at its end (which would wait for all dirty data of the file system): for an upper
-    that is thrown away, or synced by other means. `attributes` are MOUNT_ATTR_*. Raises OSError, or StoreError where this kernel
-    cannot stack so many.
+    `volatile` leaves out every sync, also the one at its end (which would wait for all dirty data of the file system): for an
+    upper that is thrown away, or synced by other means. `attributes` are MOUNT_ATTR_*. Raises OSError, or StoreError where
+    this kernel cannot stack so many.
 
     Trees are named through /proc/self/fd: short whatever the store's path is, and without the characters that mean something to
     overlayfs.
@@ -33,7 +34,8 @@ def mount_overlay(
     descriptors: list[int] = []
     try:
         for path in lowers:  # one by one, so that those before a failure are closed
-            descriptors.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptors.append(descriptor)
         names = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
         options: list[tuple[str, str | None]] = list(_FIXED)
         if os.geteuid() != 0:

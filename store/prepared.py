@@ -7,7 +7,7 @@ Two derived files, written by references.py and prepare.py, never synced, made a
                         length and its items; trees lie below ROOT
 """
 
-import os
+import posix as os
 
 FORM = "box-prepared-1"
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"

@@ -8,7 +8,7 @@ Sources: the man pages of the calls; linux/mount.h, linux/openat2.h. Calls numbe
 architecture.
 """
 
-import os
+import posix as os  # os itself, its Python half, costs a millisecond
 from _ctypes import (
     FUNCFLAG_CDECL,
     FUNCFLAG_PYTHONAPI,
@@ -48,11 +48,12 @@ CLOEXEC = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC and OPEN_TREE_CLONE take the same
 TYPE_CHECKING = False  # as in typing, whose import would cost 9 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     _SimpleInt = _SimpleCData[int]
     _SimpleBytes = _SimpleCData[bytes]
     _BytesArray = Array[_SimpleBytes]
-    Buffer = Array[_SimpleBytes]
+    Buffer = Array[Any]
 else:
     _SimpleInt = _SimpleBytes = _SimpleCData
     _BytesArray = Buffer = Array
@@ -146,9 +147,9 @@ def address_of(data: bytes) -> int:
     return int.from_bytes(bytes(_CharPointer(data)), "little")
 
 
-def buffer(size: int) -> "tuple[Buffer, int]":
+def buffer(size: int) -> "tuple[Array[_Char], int]":
     """`size` zeroed bytes for the kernel, or other code, to write into, and their address; a slice of them is `bytes`."""
-    memory: Buffer = (_Char * size)()
+    memory = (_Char * size)()
     return memory, addressof(memory)
 
 
@@ -158,42 +159,57 @@ def callable_at(address: int) -> "Callable[..., int]":
     return lambda *arguments: int(entry(*_widen(arguments)))
 
 
+def encode(name: str | bytes) -> bytes:
+    """A file's name as the kernel has it; what is not UTF-8 in it survives, as with os.fsencode."""
+    return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
+
+
+def decode(name: bytes) -> str:
+    """The other way round, as with os.fsdecode."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def exists(path: str) -> bool:
+    """Whether there is something at `path`."""
+    return os.access(path, os.F_OK)
+
+
 def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2) with close-on-exec; `resolve` is of RESOLVE_*. EAGAIN (a rename raced the walk) is tried again by the caller."""
-    name = os.fsencode(path)
+    name = encode(path)
     how = b"".join(value.to_bytes(8, "little") for value in (flags | os.O_CLOEXEC, mode, resolve))
-    return syscall("openat2", OPENAT2, directory, name, how, len(how), path=os.fsdecode(name))
+    return syscall("openat2", OPENAT2, directory, name, how, len(how), path=decode(name))
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
     """mount(2). `data` longer than a page is refused by the kernel."""
     libc(
-        "mount", os.fsencode(source), os.fsencode(target), kind.encode(), flags,
-        os.fsencode(data) if data else None, path=target,
+        "mount", encode(source), encode(target), kind.encode(), flags,
+        encode(data) if data else None, path=target,
     )  # fmt: skip
 
 
 def umount(target: str, flags: int = 0) -> None:
     """umount2(2)."""
-    libc("umount2", os.fsencode(target), flags, path=target)
+    libc("umount2", encode(target), flags, path=target)
 
 
 def open_tree(directory: int, path: str, flags: int) -> int:
     """open_tree(2) with close-on-exec: with OPEN_TREE_CLONE, a detached copy of the mount at `path`."""
-    return syscall("open_tree", OPEN_TREE, directory, os.fsencode(path), flags | os.O_CLOEXEC, path=path)
+    return syscall("open_tree", OPEN_TREE, directory, encode(path), flags | os.O_CLOEXEC, path=path)
 
 
 def move_mount(source: int, target: int, path: str = "") -> None:
     """move_mount(2): attach the detached mount `source` at `path` below the directory `target`, or on the very fd `target`."""
     flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if path else MOVE_MOUNT_T_EMPTY_PATH)
-    syscall("move_mount", MOVE_MOUNT, source, b"", target, os.fsencode(path), flags, path=path or None)
+    syscall("move_mount", MOVE_MOUNT, source, b"", target, encode(path), flags, path=path or None)
 
 
 def mount_setattr(mount_fd: int, attributes: int, *, clear: int = 0, recursive: bool = False, path: str = "") -> None:
     """mount_setattr(2): set MOUNT_ATTR_* `attributes` and clear `clear` on a mount, or on it and all below it."""
     attr = b"".join(value.to_bytes(8, "little") for value in (attributes, clear, 0, 0))
     flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
-    syscall("mount_setattr", MOUNT_SETATTR, mount_fd, os.fsencode(path), flags, attr, len(attr), path=path or None)
+    syscall("mount_setattr", MOUNT_SETATTR, mount_fd, encode(path), flags, attr, len(attr), path=path or None)
 
 
 def new_filesystem(kind: str, options: list[tuple[str, str | None]], attributes: int = 0) -> int:
@@ -205,7 +221,7 @@ def new_filesystem(kind: str, options: list[tuple[str, str | None]], attributes:
                 syscall("fsconfig", FSCONFIG, context, FSCONFIG_SET_FLAG, key.encode(), None, 0, path=key)
             else:
                 syscall(
-                    "fsconfig", FSCONFIG, context, FSCONFIG_SET_STRING, key.encode(), os.fsencode(value), 0,
+                    "fsconfig", FSCONFIG, context, FSCONFIG_SET_STRING, key.encode(), encode(value), 0,
                     path=f"{key}={value}",
                 )  # fmt: skip
         syscall("fsconfig", FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0, path=kind)

@@ -4,12 +4,13 @@ import posix as os
 import time
 
 from boxcli import readers
+from boxcli.main import variable
 from boxcli.table import OPTIONS_FIRST, Argument, Option, Values, Verb
 from runtime.container import run
 from runtime.spec import Bind, Spec, Tmpfs
 from store import prepared
 from store.errors import RunError, UsageError
-from store.syscalls import decode, encode, exists
+from store.syscalls import exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ def environment(base: list[str], files: list[str], given: list[str]) -> list[str
         key, equals, _ = entry.partition("=")
         if equals:
             variables[key] = entry
-        elif (value := os.environ.get(encode(key))) is not None:
-            variables[key] = f"{key}={decode(value)}"
+        elif (value := variable(key)) is not None:
+            variables[key] = f"{key}={value}"
     return list(variables.values())
 
 
