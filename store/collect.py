@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from store.digest import INDEXES, Descriptor, Digest
 from store.documents import descriptor, list_at, object_at, parse_object
 from store.errors import StoreError
+from store.faults import Attempt
 from store.layout import Store
 from store.references import Named
 
@@ -136,14 +137,13 @@ def prune(store: Store, *, unused: bool = False, keep: Keep = keep_nothing, used
         if digests:
             store.references.forget(digests)
         spared = {*keep(), *standing}
-        everything = _Reach(
-            {digest for digest, _ in store.blobs.all()}, {digest for digest, _ in store.tars.all()}, set(store.snapshots.all())
-        )
-        freed = _delete(store, everything, kept, spared, digests)
+        with Attempt("list what is in the store"):
+            blobs = {str(digest) for digest, _ in store.blobs.all()}
+            tars = {str(digest) for digest, _ in store.tars.all()}
+            everything = _Reach(blobs, tars, set(store.snapshots.all()))
+            prepared = store.prepared()
         known = {given.digest for given in images}
-        for manifest in store.prepared():
-            if manifest not in known:
-                store.forget_prepared(manifest)
+        freed = _delete(store, everything, kept, spared, [manifest for manifest in prepared if manifest not in known])
         return Deleted(tuple(names), tuple(dict.fromkeys(digests)), freed)
 
 
@@ -186,13 +186,14 @@ def _reach_of_others(store: Store, others: Iterable[Descriptor]) -> _Reach:
 
 def _delete(store: Store, candidates: _Reach, kept: _Reach, spared: set[str], images: Iterable[Digest]) -> int:
     """Delete the candidates that are not kept; prepared files before trees, trees before the tars they are made of."""
-    for digest in images:
-        store.forget_prepared(digest)
-    for chain in candidates.chains - kept.chains - spared:
-        store.snapshots.delete(chain)
     freed = 0
-    for blob in candidates.blobs - kept.blobs - spared:
-        freed += store.blobs.delete(Digest(blob))
-    for diff_id in candidates.diffs - kept.diffs - spared:
-        freed += store.tars.delete(Digest(diff_id))
+    with Attempt("delete what no image uses"):
+        for digest in images:
+            store.forget_prepared(digest)
+        for chain in candidates.chains - kept.chains - spared:
+            store.snapshots.delete(chain)
+        for blob in candidates.blobs - kept.blobs - spared:
+            freed += store.blobs.delete(Digest(blob))
+        for diff_id in candidates.diffs - kept.diffs - spared:
+            freed += store.tars.delete(Digest(diff_id))
     return freed

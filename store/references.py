@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from store.digest import OCI_INDEX, Descriptor, Digest
 from store.documents import canonical, descriptor, list_at, parse_object
-from store.drafts import Drafts
+from store.drafts import Drafts, sync_directory
 from store.errors import ReferenceMissing, StoreError
 from store.faults import Attempt
 from store.locks import Lock
@@ -202,8 +202,11 @@ class References:
             data = self._read()
             entries = change(_parse(data))
             new = _spell(entries)
-            # Also where nothing changes it is written again: whoever wrote it before may not have lived to sync the directory.
-            self._drafts.replace(f"{self._root}/index.json", new, durable=True)
+            if new != data:
+                self._drafts.replace(f"{self._root}/index.json", new, durable=True)
+            else:  # whoever wrote it may not have lived to make its name durable
+                with Attempt("sync the index"):
+                    sync_directory(self._root)
             self._derive(entries)
 
     def _derive(self, entries: Sequence[Named]) -> None:
