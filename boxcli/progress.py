@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TextIO
 
 from boxcli import escapes
 from boxcli.failure import colors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
 
 KINDS = ("auto", "plain", "tty")
 
