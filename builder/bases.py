@@ -2,11 +2,12 @@
 
 import os
 import posixpath
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from builder import layers
-from builder.cache import Miss, Result
+from builder.cache import NEVER_BUILT, Miss, Result
 from builder.changeset import Changeset
 from builder.inputs import StatCache, changed_meanwhile, signature
 from builder.keys import Parts
@@ -65,12 +66,22 @@ def start(base: "Base", session: Session) -> Start:
 
 
 def _wrong(at: "Place", session: Session, err: BoxError) -> BoxfileError:
-    return BoxfileError(err.message, path=session.plan.path, line=at.line, column=at.column, hint=err.hint)
+    path = session.plan.path
+    return BoxfileError(err.message, path=path, line=at.line, column=at.column, source=_line(path, at.line), hint=err.hint)
+
+
+def _line(path: str, number: int) -> str:
+    """The Boxfile's line, to be shown; nothing where the file can no longer be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return next((line.rstrip("\n") for index, line in enumerate(file, 1) if index == number), "")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _tarball(base: "TarballBase", session: Session) -> Start:
     path = os.path.abspath(posixpath.join(session.context.path, base.path))
-    with StatCache(f"{session.cache.directory}/inputs/files") as known:
+    with StatCache(f"{session.cache.directory}/inputs/files", session.store.drafts) as known:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as err:
@@ -78,21 +89,43 @@ def _tarball(base: "TarballBase", session: Session) -> Start:
                 f"cannot open {base.path}: {os.strerror(err.errno or 0).lower()}", hint=f"looked for {path}"
             ) from err
         try:
-            current, digest = known.digest(os.fsencode(path), descriptor)
-            parts = Parts("", "tarball", 0, inputs={base.path.encode(): b"file " + digest})
-            found = session.lookup(0, parts)
-            if isinstance(found, Miss):
-                with session.timed(0):
-                    result = _import(descriptor, current, session)
-                    session.cache.keep(parts, result)
-            else:
-                result = found.result
+            parts, result = _tarball_layer(base.path, os.fsencode(path), descriptor, known, session)
         except OSError as err:
             raise BuildError(f"cannot read {base.path}: {os.strerror(err.errno or 0).lower()}") from err
         finally:
             os.close(descriptor)
     entry = session.history_entry(shown(base), empty=False)
     return Start((layers.layer_of(result, ()),), Settings(), [entry], parts=parts)
+
+
+def _tarball_layer(name: str, path: bytes, descriptor: int, known: StatCache, session: Session) -> tuple[Parts, Result]:
+    def parts_of(digest: bytes) -> Parts:
+        return Parts("", "tarball", 0, inputs={name.encode(): b"file " + digest})
+
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise BuildError(f"{name} is no file", hint=f"looked for {os.fsdecode(path)}")
+    if session.is_first and known.known(path, signature(status)) is None and _is_plain(descriptor):
+        # Nothing can be cached, and a plain tar's digest is its layer's diff_id: it need not be read twice.
+        session.progress.step_missed(0, NEVER_BUILT)
+        with session.timed(0):
+            result = _import(descriptor, signature(status), session)
+            digest = result.diff_id.removeprefix("sha256:").encode()
+            known.learn(path, status, digest)
+            session.cache.keep(parts_of(digest), result)
+        return parts_of(digest), result
+    current, digest = known.digest(path, descriptor)
+    found = session.lookup(0, parts_of(digest))
+    if not isinstance(found, Miss):
+        return parts_of(digest), found.result
+    with session.timed(0):
+        result = _import(descriptor, current, session)
+        session.cache.keep(parts_of(digest), result)
+    return parts_of(digest), result
+
+
+def _is_plain(descriptor: int) -> bool:
+    return os.pread(descriptor, 5, 257) == b"ustar"
 
 
 def _import(descriptor: int, current: bytes, session: Session) -> Result:
@@ -109,7 +142,7 @@ def _import(descriptor: int, current: bytes, session: Session) -> Result:
 def _host(base: "HostBase", session: Session) -> Start:
     from builder import host
 
-    with StatCache(f"{session.cache.directory}/inputs/host") as known:
+    with StatCache(f"{session.cache.directory}/inputs/host", session.store.drafts) as known:
         closure = host.closure(base.programs, known)
     parts = Parts("", "host", session.epoch, inputs=closure.facts())
     found = session.lookup(0, parts)

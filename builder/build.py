@@ -70,8 +70,9 @@ def build(
             f"an image cannot be named by a digest: {name}", hint="name it NAME:TAG; its digest follows from its content"
         )
     place = os.path.abspath(context)
-    cache = Cache(f"{store.root}/cache", store.blobs.directory)
-    with store.shared(), Context(place, StatCache(f"{cache.directory}/inputs/{_short(place)}")) as files_of:
+    cache = Cache(f"{store.root}/cache", store.blobs.directory, store.drafts)
+    digests = StatCache(f"{cache.directory}/inputs/{_short(place)}", store.drafts)
+    with store.shared(), Context(place, digests) as files_of:
         session = Session(
             store,
             plan,

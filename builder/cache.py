@@ -8,7 +8,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from builder.derived import write_derived
 from builder.keys import Parts, differences
+from store.drafts import Drafts
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,12 @@ NEVER_BUILT = "never built here"
 class Cache:
     """The results of steps in one store. `blobs` is the directory of the store's blobs, by hex."""
 
-    __slots__ = ("_blobs", "directory")
+    __slots__ = ("_blobs", "_drafts", "directory")
 
-    def __init__(self, directory: str, blobs: str) -> None:
+    def __init__(self, directory: str, blobs: str, drafts: Drafts) -> None:
         self.directory = directory
         self._blobs = blobs
+        self._drafts = drafts
 
     def lookup(self, parts: Parts, *, before: Callable[[], Parts | None] | None = None, above: str = "") -> Hit | Miss:
         """The result of the step with these parts, if its layer is there: that is looked at, its bytes are not.
@@ -118,15 +121,7 @@ class Cache:
             return b""
 
     def _write(self, name: str, data: bytes) -> None:
-        path = f"{self.directory}/{name}"
-        draft = f"{path}.{os.getpid()}"
-        try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            with open(draft, "wb") as file:
-                file.write(data)
-            os.rename(draft, path)
-        except OSError:
-            return
+        write_derived(self._drafts, f"{self.directory}/{name}", data)
 
 
 class LastBuild:

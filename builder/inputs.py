@@ -13,12 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 
+from builder.derived import write_derived
 from store import syscalls
+from store.drafts import Drafts
 from store.errors import BuildError
 
 CHUNK = 1 << 20
 FRESH = 50_000_000  # ns: five times the coarsest tick by which Linux stamps files
 FRESH_IN_SECONDS = 2_100_000_000  # ns: for file systems that keep whole seconds (FAT: two)
+
+SPARE = 1000  # files that are remembered though nobody asked for them lately
 
 FILE, DIRECTORY, SYMLINK = "file", "directory", "symlink"
 
@@ -104,12 +108,14 @@ class StatCache:
     failing to is no error, since the next build just reads again.
     """
 
-    __slots__ = ("_changed", "_known", "_path", "clock")
+    __slots__ = ("_changed", "_drafts", "_known", "_path", "_used", "clock")
 
-    def __init__(self, path: str, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, path: str, drafts: Drafts, *, clock: Callable[[], int] = time.time_ns) -> None:
         self._path = path
+        self._drafts = drafts
         self._changed = False
         self.clock = clock
+        self._used: set[bytes] = set()
         self._known: dict[bytes, tuple[bytes, bytes]] = {}
         try:
             with open(path, "rb") as file:
@@ -122,7 +128,10 @@ class StatCache:
     def known(self, path: bytes, current: bytes) -> bytes | None:
         """The value remembered for `path` if the file still has the signature `current`."""
         entry = self._known.get(path)
-        return entry[1] if entry is not None and entry[0] == current else None
+        if entry is None or entry[0] != current:
+            return None
+        self._used.add(path)
+        return entry[1]
 
     def learn(self, path: bytes, status: os.stat_result, value: bytes) -> None:
         """Remember `value` of the file that had `status` before it was read, unless its times are too fresh to tell."""
@@ -130,6 +139,7 @@ class StatCache:
         whole_seconds = not (status.st_mtime_ns % 1_000_000_000 or status.st_ctime_ns % 1_000_000_000)
         if latest + (FRESH_IN_SECONDS if whole_seconds else FRESH) < self.clock():
             self._known[path] = signature(status), value
+            self._used.add(path)
             self._changed = True
         elif self._known.pop(path, None):
             self._changed = True
@@ -157,18 +167,13 @@ class StatCache:
         if not self._changed:
             return
         parts: list[bytes] = []
+        forget = len(self._known) > 2 * len(self._used) + SPARE
         for path, (current, value) in self._known.items():
-            parts += (path, current, value)
+            if not forget or path in self._used:
+                parts += (path, current, value)
         parts.append(b"end")
-        draft = f"{self._path}.{os.getpid()}"
-        try:
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            with open(draft, "wb") as file:
-                file.write(b"\0".join(parts))
-            os.rename(draft, self._path)
-        except OSError:
-            return
-        self._changed = False
+        if write_derived(self._drafts, self._path, b"\0".join(parts)):
+            self._changed = False
 
 
 class Context:

@@ -40,6 +40,11 @@ class Session:
         self.above = "the steps above it changed"
         self.seconds = 0.0
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this Boxfile was never built here."""
+        return not self.last.keys
+
     def lookup(self, number: int, parts: Parts) -> Hit | Miss:
         """The cache's word on step `number` (0 is the base), told to who watches."""
         if self.no_cache:

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import boxfile
 from builder.build import Built, build
+from store.drafts import Drafts
 from store.layout import Store
+
+
+def drafts(top: Path) -> Drafts:
+    """A place for unfinished files."""
+    (top / "drafts").mkdir(exist_ok=True)
+    return Drafts(str(top / "drafts"))
 
 
 class Told:
@@ -109,10 +116,9 @@ class Site:
 
     def leftovers(self) -> list[str]:
         """What lies in the store that no finished build leaves."""
-        return [
-            f"{name}/{entry}" for name in ("drafts", "containers") if (self.root / name).is_dir()
-            for entry in os.listdir(self.root / name)
-        ]  # fmt: skip
+        unfinished = [path for name in ("drafts", "containers") for path in (self.root / name).glob("*")]
+        odd = [path for path in (self.root / "cache").rglob("*") if path.is_file() and not path.name.isalnum()]
+        return [str(path) for path in unfinished + odd]
 
 
 def running(command: bytes, *, patience: float = 5.0) -> list[int]:

@@ -183,6 +183,33 @@ def test_a_base_that_is_no_tar_is_an_error_at_its_place(site: Site) -> None:
     assert caught.value.line == 2
 
 
+@pytest.mark.parametrize("compression", ["", "gz"])
+def test_a_tarball_is_known_again_by_its_content(site: Site, tmp_path: Path, compression: str) -> None:
+    import tarfile
+
+    suffix = f".{compression}" if compression else ""
+    (tmp_path / "f").write_text("x")
+    with tarfile.open(site.context / f"rootfs.tar{suffix}", f"w:{compression}") as tar:
+        tar.add(tmp_path / "f", "f")
+    first = site.build("mkdir: /a", base=f"./rootfs.tar{suffix}")
+    assert site.told.missed == {0: "never built here", 1: "never built here"}
+    os.utime(site.context / f"rootfs.tar{suffix}")
+    assert site.build("mkdir: /a", base=f"./rootfs.tar{suffix}").descriptor == first.descriptor
+    assert site.told.missed == {}
+    other = Site(tmp_path / "other")  # the same tarball elsewhere: another Boxfile, the same key
+    other.root = site.root
+    shutil.copy(site.context / f"rootfs.tar{suffix}", other.context)
+    assert other.build("mkdir: /a", base=f"./rootfs.tar{suffix}").descriptor == first.descriptor
+    assert 1 in other.told.cached
+
+
+def test_a_directory_as_the_tarball_is_an_error_at_its_place(site: Site) -> None:
+    (site.context / "rootfs.tar").mkdir()
+    with pytest.raises(BoxfileError, match=r"rootfs\.tar is no file") as caught:
+        site.build(base="./rootfs.tar")
+    assert caught.value.line == 2
+
+
 def test_a_tarball_as_the_base_is_the_first_layer_as_it_is(site: Site, tmp_path: Path) -> None:
     import tarfile
 

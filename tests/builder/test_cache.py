@@ -6,6 +6,7 @@ import pytest
 
 from builder.cache import NEVER_BUILT, Cache, Hit, LastBuild, Miss, Result
 from builder.keys import Parts
+from tests.builder.building import drafts
 
 DIGEST = "sha256:" + "ab" * 32
 LAYER = Result(DIGEST, 4, DIGEST, "application/vnd.oci.image.layer.v1.tar")
@@ -16,7 +17,7 @@ PARTS = Parts("sha256:p", "run\ncommand 'make'\n", 5, {"A": "1"}, "/", "")
 def cache(tmp_path: Path) -> Cache:
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / DIGEST[7:]).write_bytes(b"tar!")
-    return Cache(str(tmp_path / "cache"), str(tmp_path / "blobs"))
+    return Cache(str(tmp_path / "cache"), str(tmp_path / "blobs"), drafts(tmp_path))
 
 
 def test_a_step_never_done_is_a_miss_that_says_so(cache: Cache) -> None:
@@ -92,7 +93,7 @@ def test_another_step_in_a_steps_place_is_a_change_of_its_text(cache: Cache) -> 
 
 
 def test_a_cache_that_cannot_be_written_keeps_nothing_and_makes_no_error(tmp_path: Path) -> None:
-    cache = Cache("/proc/no/such/place", str(tmp_path))
+    cache = Cache("/proc/no/such/place", str(tmp_path), drafts(tmp_path))
     cache.keep(PARTS, Result())
     cache.keep_last("boxfile", ["x"])
     assert cache.lookup(PARTS) == Miss((NEVER_BUILT,))

@@ -15,6 +15,7 @@ from builder.view import View
 from builder.writing import write_changes
 from store.errors import BuildError
 from store.pack import pack_changeset
+from tests.builder.building import drafts
 
 pytestmark = pytest.mark.needs("root")
 
@@ -52,7 +53,7 @@ class Tables:
         self, *sources: str, to: str, owner: str | None = None, mode: int | None = None, exclude: tuple[str, ...] = ()
     ) -> Path:
         step = CopyStep(AT, "copy", sources, to, owner, mode, exclude)
-        with Context(str(self.context), StatCache(str(self.top / "digests"))) as context:
+        with Context(str(self.context), StatCache(str(self.top / "digests"), drafts(self.top))) as context:
             return self.apply(lambda view: files.copy(step, copying.select(step, context), context, view))
 
     def apply(self, make: object) -> Path:

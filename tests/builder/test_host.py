@@ -14,12 +14,12 @@ from builder import elf, host, pyc
 from builder.hostlibs import read_configuration
 from builder.inputs import StatCache
 from store.errors import BoxfileError, BuildError
-from tests.builder.building import Site
+from tests.builder.building import Site, drafts
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> StatCache:
-    return StatCache(str(tmp_path / "cache"))
+    return StatCache(str(tmp_path / "cache"), drafts(tmp_path))
 
 
 def programs(*, limit: int) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 from builder import inputs
 from builder.inputs import Context, Input, StatCache
 from store.errors import BuildError
+from tests.builder.building import drafts
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def context(tree: Path, tmp_path: Path) -> Iterator[Context]:
-    with Context(str(tree), StatCache(str(tmp_path / "cache"))) as opened:
+    with Context(str(tree), StatCache(str(tmp_path / "cache"), drafts(tmp_path))) as opened:
         yield opened
 
 
@@ -131,7 +132,7 @@ def settle(tree: Path) -> None:
 
 
 def read_again(tree: Path, cache: Path) -> list[Input]:
-    with Context(str(tree), StatCache(str(cache))) as opened:
+    with Context(str(tree), StatCache(str(cache), drafts(tree.parent))) as opened:
         return list(opened.read(b"src"))
 
 
@@ -174,7 +175,7 @@ def test_a_file_system_that_keeps_whole_seconds_is_believed_only_after_two(tree:
     status = (tree / "src/a.py").stat()
     whole = os.stat_result(tuple(status)[:10], {"st_mtime_ns": 5_000_000_000, "st_ctime_ns": 5_000_000_000})
     now = [6_000_000_000]
-    cache = StatCache(str(tmp_path / "digests"), clock=lambda: now[0])
+    cache = StatCache(str(tmp_path / "digests"), drafts(tmp_path), clock=lambda: now[0])
     cache.learn(b"x", whole, b"value")
     assert cache.known(b"x", inputs.signature(whole)) is None
     now[0] = 8_000_000_000
@@ -191,6 +192,22 @@ def test_a_cache_cut_short_is_no_cache(tree: Path, tmp_path: Path, keep: int) ->
     assert len(data) > 200
     cache.write_bytes(data[:keep])
     assert [entry.digest for entry in read_again(tree, cache)] == whole
+
+
+def test_files_that_are_gone_are_forgotten_in_time(tmp_path: Path) -> None:
+    def look(*names: bytes) -> StatCache:
+        cache = StatCache(str(tmp_path / "digests"), drafts(tmp_path), clock=lambda: 1 << 62)
+        for name in names:
+            if cache.known(name, inputs.signature(status)) is None:
+                cache.learn(name, status, b"value")
+        cache.save()
+        return StatCache(str(tmp_path / "digests"), drafts(tmp_path))
+
+    status = os.stat("/")
+    old = [b"old%d" % number for number in range(inputs.SPARE + 10)]
+    assert look(*old).known(b"old5", inputs.signature(status))
+    assert look(b"new").known(b"old5", inputs.signature(status)) is None
+    assert look(b"new").known(b"new", inputs.signature(status))
 
 
 def test_a_store_that_cannot_be_written_makes_no_error(tree: Path) -> None:
