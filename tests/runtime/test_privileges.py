@@ -234,18 +234,37 @@ def test_a_working_directory_outside_the_root_is_refused(tmp_path: Path) -> None
     assert "lies outside the container" in failure["text"]
 
 
-def test_nobody_else_may_trace_the_process_before_it_executes() -> None:
+@pytest.mark.parametrize("user", [ROOT, APP])
+def test_nobody_else_may_trace_the_process_before_it_executes(user: User) -> None:
     """A process of the same user in the same container could otherwise take it over while it still is our code."""
 
-    def act() -> list[int]:
-        restrict(APP, 0, cwd="/")
-        return [libc("prctl", 3, 0, 0, 0, 0)]  # PR_GET_DUMPABLE
+    def dumpable() -> int:
+        return libc("prctl", 3, 0, 0, 0, 0)  # PR_GET_DUMPABLE
 
-    def careless() -> list[int]:
-        return [libc("prctl", 3, 0, 0, 0, 0)]
+    def act() -> int:
+        restrict(user, RUN_DEFAULT, cwd="/")
+        return dumpable()
 
-    assert result_of(careless) == [1]
-    assert result_of(act) == [0]
+    assert result_of(dumpable) == 1
+    assert result_of(act) == 0
+
+
+def test_no_id_is_left_to_return_to() -> None:
+    def act() -> list[tuple[int, int, int]]:
+        restrict(APP, RUN_DEFAULT, cwd="/")
+        return [os.getresuid(), os.getresgid()]
+
+    assert result_of(act) == [[APP.uid] * 3, [APP.gid] * 3]
+
+
+def test_a_caller_that_keeps_capabilities_over_a_change_of_user_makes_no_difference() -> None:
+    def act() -> list[str]:
+        libc("prctl", 28, 1 << 2, 0, 0, 0)  # PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP: the kernel alone would let them all stay
+        restrict(APP, RUN_DEFAULT, cwd="/")
+        found = status()
+        return [found["CapPrm"], found["CapEff"]]
+
+    assert [int(found, 16) for found in result_of(act)] == [0, 0]
 
 
 def test_core_dumps_are_off_and_other_limits_as_asked() -> None:
