@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
-from store.digest import Descriptor, Digest
+from store.digest import Descriptor, Digest, digest_of_name
 from store.documents import DOCUMENT_LIMIT
 from store.drafts import Drafts, sync_directory, write_all
 from store.errors import BlobCorrupt, BlobMissing, StoreError
@@ -239,7 +239,8 @@ class Blobs:
         """Every blob there is, with its size on disk."""
         with os.scandir(self.directory) as entries:
             for entry in entries:
-                yield Digest("sha256:" + entry.name), entry.stat(follow_symlinks=False).st_size
+                if (digest := digest_of_name(entry.name)) is not None:
+                    yield digest, entry.stat(follow_symlinks=False).st_size
 
     def delete(self, digest: Digest) -> int:
         """Delete the blob, and say how many bytes that frees. The caller holds the store's exclusive lock."""

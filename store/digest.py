@@ -59,6 +59,11 @@ class Digest(str):
         return self[7:]
 
 
+def digest_of_name(name: str) -> Digest | None:
+    """The digest whose `hex` is this file name; None for a file that somebody else put there."""
+    return Digest(_PREFIX + name) if len(name) == 64 and not name.strip("0123456789abcdef") else None
+
+
 def chain_id(parent: str | None, diff_id: str) -> Digest:
     """The name of the stack that `diff_id` on top of the stack `parent` makes (image-spec config.md, "Layer ChainID")."""
     if parent is None:

@@ -7,7 +7,7 @@ from functools import cached_property
 from io import FileIO
 
 from store.blobs import Blobs
-from store.digest import OCI_INDEX, Digest
+from store.digest import OCI_INDEX, Digest, digest_of_name
 from store.documents import canonical
 from store.drafts import Drafts, sync_directory
 from store.errors import BlobMissing, FormatTooNew, StoreError
@@ -79,7 +79,7 @@ class Store:
 
     def prepared(self) -> list[Digest]:
         """The manifests of the images that are prepared for `box run`."""
-        return [Digest(f"sha256:{name}") for name in os.listdir(f"{self.root}/prepared") if len(name) == 64]
+        return [digest for name in os.listdir(f"{self.root}/prepared") if (digest := digest_of_name(name)) is not None]
 
     def forget_prepared(self, manifest: Digest) -> None:
         """Drop what was prepared of this image for `box run`."""

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from io import FileIO
 
-from store.digest import Digest
+from store.digest import Digest, digest_of_name
 from store.drafts import Drafts, write_all
 from store.faults import Attempt
 from store.images import Layer
@@ -83,8 +83,7 @@ class OverlayDriver:
 
     def all(self) -> list[str]:
         """See Driver."""
-        with os.scandir(self._directory) as entries:
-            return [f"sha256:{entry.name}" for entry in entries if entry.name != "empty"]
+        return [digest for name in os.listdir(self._directory) if (digest := digest_of_name(name)) is not None]
 
     def _tree(self, chain_id: str) -> str:
         return f"{self._directory}/{Digest.parse(chain_id).hex}/tree"

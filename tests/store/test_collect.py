@@ -173,3 +173,16 @@ def test_an_index_that_another_tool_put_into_the_store_keeps_all_its_parts(store
     assert _blobs(store) == before
     delete_image(store, "index")
     assert _blobs(store) == set()
+
+
+def test_files_that_others_put_beside_the_blobs_are_left_alone(store: Store) -> None:
+    image = put_image(store, "app", {"a": b"1"})
+    strangers = [
+        f"{store.root}/{folder}/{name}" for folder in ("blobs/sha256", "prepared", "snapshots") for name in ("x", "g" * 64)
+    ]
+    for path in strangers:
+        with open(path, "w"):
+            pass
+    prune(store)
+    assert all(os.path.exists(path) for path in strangers)
+    assert _blobs(store) == reachable(store, [image])
