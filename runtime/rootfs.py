@@ -9,7 +9,7 @@ Sources: OCI runtime-spec, config-linux.md, for the default file systems and dev
 
 import posix as os
 
-from runtime.program import AT_FDCWD, EBUSY, ENOENT, ENOTDIR, Program, text
+from runtime.program import AT_FDCWD, EBUSY, EEXIST, ENOENT, ENOTDIR, Program, text
 from runtime.spec import Bind, Spec, Tmpfs
 from store.errors import RunError, SetupFailed
 from store.overlay import mount_overlay
@@ -64,13 +64,14 @@ class Rootfs:
     `tree` is a descriptor of the image's tree, to look things up in. With a terminal, `master` and `slave` are its two ends.
     """
 
-    __slots__ = ("_attached", "_descriptors", "_dev", "_pts", "_spec", "master", "slave", "tree")
+    __slots__ = ("_attached", "_covered", "_descriptors", "_dev", "_pts", "_spec", "master", "slave", "tree")
 
     def __init__(self, spec: Spec) -> None:
         """Make everything ready. Raises SetupFailed or RunError, and nothing is left then."""
         self._spec = spec
         self._descriptors: list[int] = []
         self._attached: list[tuple[int, int, str]] = []  # a tree of the machine, its mount point, the latter's path
+        self._covered: list[tuple[list[str], int]] = []  # a place in the container, and the tree that will be mounted there
         self.master = self.slave = self._pts = -1
         action = "mount the image's tree"
         try:
@@ -82,6 +83,7 @@ class Rootfs:
                 os.close(openat2(self.tree, name, os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
             action = "make /dev"
             self._dev = self._keep(_new_dev())
+            self._covered.append((["dev"], self._dev))
             self._write("hostname", spec.hostname + "\n")
             self._write("hosts", _hosts(spec))
             if spec.network == "host":
@@ -89,12 +91,12 @@ class Rootfs:
             if spec.terminal:
                 action = "make a terminal"
                 self._make_terminal()
-            for wanted in spec.mounts:
+            for wanted in sorted(spec.mounts, key=lambda each: len(_parts(each.target))):  # the outer before the inner
                 action = str(wanted)
                 self._open(wanted)
             if spec.cwd.strip("/").split("/")[0] not in ("proc", "sys", "dev"):
                 action = "make the working directory"
-                os.close(open_mount_point(self.tree, spec.cwd, directory=True))
+                os.close(self._find(spec.cwd, directory=True))
         except OSError as err:
             self.close()
             hint = ""
@@ -155,7 +157,8 @@ class Rootfs:
         call, mount = program.call, program.mount
         program.attach(self._dev, AT_FDCWD, "/dev")
         for name in ("pts", "shm", "mqueue"):
-            call("mkdirat", AT_FDCWD, text("/dev/" + name), 0o755, action="make directory", path="/dev/" + name)
+            path = "/dev/" + name
+            call("mkdirat", AT_FDCWD, text(path), 0o755, action="make directory", path=path, tolerated=(EEXIST,))
         for name, major, minor in DEVICES:
             path = "/dev/" + name
             call("mknodat", AT_FDCWD, text(path), _S_IFCHR | 0o666, os.makedev(major, minor), action="make device", path=path)
@@ -214,7 +217,9 @@ class Rootfs:
                 )
             source = self._keep(open_tree(AT_FDCWD, wanted.source, OPEN_TREE_CLONE | AT_RECURSIVE))
             attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if wanted.read_only else 0)
-            mount_setattr(source, attributes, recursive=True)  # all below it too: a submount would stay writable otherwise
+            # All below it too: a submount would stay writable otherwise. And private: a clone is its original's peer, to which
+            # a mount made in the one appears in the other.
+            mount_setattr(source, attributes, propagation=MS_PRIVATE, recursive=True)
             directory = os.stat(source).st_mode & 0o170000 == 0o040000
         else:
             options: list[tuple[str, str | None]] = [("mode", f"{wanted.mode:o}")]
@@ -222,8 +227,25 @@ class Rootfs:
                 options.append(("size", str(wanted.size)))
             source = self._keep(new_filesystem("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
             directory = True
-        target = self._keep(open_mount_point(self.tree, wanted.target, directory=directory))
+        parts = _parts(wanted.target)
+        if not parts or parts[0] in ("proc", "sys") or parts == ["dev"]:
+            raise RunError(
+                f"nothing can be mounted at {wanted.target}",
+                hint="/, /proc, /sys and /dev are the container's own; choose another",
+            )
+        target = self._keep(self._find(wanted.target, directory=directory))
         self._attached.append((source, target, wanted.target))
+        self._covered.append((parts, source))
+
+    def _find(self, path: str, *, directory: bool) -> int:
+        """`open_mount_point` of `path` as the container will see it: in what is mounted above it, else in the image's tree."""
+        parts = _parts(path)
+        above: list[str] = []
+        tree = self.tree
+        for mounted, source in self._covered:
+            if len(mounted) >= len(above) and parts[: len(mounted)] == mounted:
+                above, tree = mounted, source
+        return open_mount_point(tree, "/".join(parts[len(above) :]), directory=directory)
 
 
 def open_mount_point(tree: int, path: str, *, directory: bool) -> int:
@@ -255,6 +277,16 @@ def open_mount_point(tree: int, path: str, *, directory: bool) -> int:
         os.close(here)
         raise
     return here
+
+
+def _parts(path: str) -> list[str]:
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return parts
 
 
 def make_skeleton(root: str) -> None:

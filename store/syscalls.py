@@ -205,9 +205,12 @@ def move_mount(source: int, target: int, path: str = "") -> None:
     syscall("move_mount", MOVE_MOUNT, source, b"", target, encode(path), flags, path=path or None)
 
 
-def mount_setattr(mount_fd: int, attributes: int, *, clear: int = 0, recursive: bool = False, path: str = "") -> None:
-    """mount_setattr(2): set MOUNT_ATTR_* `attributes` and clear `clear` on a mount, or on it and all below it."""
-    attr = b"".join(value.to_bytes(8, "little") for value in (attributes, clear, 0, 0))
+def mount_setattr(
+    mount_fd: int, attributes: int, *, clear: int = 0, propagation: int = 0, recursive: bool = False, path: str = ""
+) -> None:
+    """mount_setattr(2): set MOUNT_ATTR_* `attributes`, clear `clear` and set the `propagation` (MS_PRIVATE, ...; 0: as it is)
+    of a mount, or of it and all below it."""
+    attr = b"".join(value.to_bytes(8, "little") for value in (attributes, clear, propagation, 0))
     flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
     syscall("mount_setattr", MOUNT_SETATTR, mount_fd, encode(path), flags, attr, len(attr), path=path or None)
 
