@@ -213,7 +213,7 @@ def _command(pid: int) -> str:
 
 def _created(watch: int) -> list[str]:
     """The ids of all containers that were made while it was watched: struct inotify_event, inotify(7)."""
-    found = []
+    found: list[str] = []
     while True:
         try:
             data = os.read(watch, 1 << 16)

@@ -21,7 +21,7 @@ def status() -> dict[str, str]:
 def test_the_capabilities_are_the_eight_and_none_is_passed_on(site: Site) -> None:
     seen = site.probe(status)
     eight = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 10
-    assert RUN_DEFAULT == eight
+    assert eight == RUN_DEFAULT
     assert {key: int(seen[key], 16) for key in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {
         "CapInh": 0, "CapPrm": eight, "CapEff": eight, "CapBnd": eight, "CapAmb": 0,
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +314,6 @@ def test_an_image_without_proc_dev_sys_and_etc_works_and_its_upper_stays_empty(
         if (original / name).is_symlink():
             (tree / name).symlink_to(os.readlink(original / name))
     # Hard links: the same programs, in a tree that has nothing else.
-    import shutil
 
     shutil.copytree(
         original / "usr", tree / "usr", symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns("python3*")
