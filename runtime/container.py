@@ -102,7 +102,11 @@ def prepare(spec: Spec) -> Journal:
     """Clear up after the dead, complete `spec` with what depends on the container's id, and write it down."""
     reap(spec.root)
     make_skeleton(spec.root)
+    spec.created = spec.created or time.time()
     journal = Journal.create(spec)
+    if spec.guard >= 0:
+        os.close(spec.guard)
+        spec.guard = -1
     try:
         if not spec.hostname:
             spec.hostname = _host_name() if spec.network == "host" else spec.id[:12]

@@ -42,8 +42,9 @@ class Spec:
     `root` is the store's directory: `containers/ID` in it holds the container's state. `lowers` are directories, the topmost
     layer first; with `upper` and `work` (both or neither; neither: the runtime makes them in containers/ID) they become the
     root file system. `network` is "none" (an own namespace with loopback up) or "host". `memory` is in bytes, `cpus` in
-    processors, None for no limit. `capabilities` is a mask (runtime.capabilities), None for the default. `removed` means that
-    nothing of the container stays once it ended (`--rm`).
+    processors, None for no limit. `capabilities` is a mask (runtime.capabilities), None for the default. `guard` is a lock's
+    descriptor (it keeps the image's trees from being deleted) or -1: it is closed once the journal is on disk, which keeps
+    them from then on. `removed` means that nothing of the container stays once it ended (`--rm`).
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class Spec:
         "created",
         "cwd",
         "env",
+        "guard",
         "hostname",
         "id",
         "image",
@@ -92,6 +94,7 @@ class Spec:
         self.cwd = "/"
         self.user = ""
         self.hostname = ""
+        self.guard = -1
         self.network = "none"
         self.upper = ""
         self.work = ""

@@ -2,6 +2,7 @@
 
 import posix as os
 import time
+from fcntl import LOCK_SH, flock
 
 from boxcli import readers
 from boxcli.main import variable
@@ -74,8 +75,10 @@ def main(values: Values) -> int:
     if values.flag("tty") and interactive and not detached and not os.isatty(0):
         raise UsageError("standard input is not a terminal", hint="leave out -t, or -i")
     reference = values.text("image")
+    guard = _keep_images(values.root)
     image = prepared.lookup(values.root, reference) or _prepare(values.root, reference)
     spec = specification(values, image)
+    spec.guard = guard
     id_file = values.text("cidfile")
     if id_file:
         spec.id = os.urandom(32).hex()
@@ -95,6 +98,17 @@ def main(values: Values) -> int:
     if outcome.oom:
         os.write(2, b"box: the memory limit was reached, and the kernel killed the command\n")
     return outcome.status
+
+
+def _keep_images(root: str) -> int:
+    """A lock's descriptor: while it is open, nobody deletes a layer of this store (store/locks.py). -1 where there is no store
+    yet."""
+    try:
+        fd = os.open(root + "/blobs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    flock(fd, LOCK_SH)
+    return fd
 
 
 def _prepare(root: str, reference: str) -> "Prepared":
