@@ -8,6 +8,9 @@ _VISIBLE = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for cod
 _VISIBLE_BUT_LINES = {code: text for code, text in _VISIBLE.items() if chr(code) not in "\n\t"}
 
 
+_COLOUR = "\033["  # how a colour begins: ECMA-48, SGR, "ESC [ 1 ; 31 m"
+
+
 def one_line(text: str) -> str:
     """`text` with every control character, line ends too, written as an escape."""
     return text.translate(_VISIBLE)
@@ -16,3 +19,21 @@ def one_line(text: str) -> str:
 def lines(text: str) -> str:
     """The same, but line ends and tabs stay."""
     return text.translate(_VISIBLE_BUT_LINES)
+
+
+def coloured(text: str) -> str:
+    """Like `lines`, but colours stay: nothing else that a program may send to a terminal. They end where the text ends."""
+    head, *rest = text.split(_COLOUR)
+    pieces = [lines(head)]
+    kept = False
+    for piece in rest:
+        numbers = piece.partition("m")[0]
+        if len(numbers) < len(piece) and len(numbers) < 32 and not numbers.strip("0123456789;"):
+            kept = True
+            pieces.append(f"{_COLOUR}{numbers}m{lines(piece[len(numbers) + 1 :])}")
+        else:
+            pieces.append(lines(_COLOUR + piece))
+    if not kept:
+        return "".join(pieces)
+    whole = "".join(pieces)
+    return f"{whole[:-1]}{_COLOUR}0m\n" if whole.endswith("\n") else f"{whole}{_COLOUR}0m"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 
-from boxcli import readers
+from boxcli import escapes, readers
 from boxcli.table import Argument, Option, Values, Verb
 
 
@@ -24,7 +23,7 @@ VERB = Verb(
 
 
 def main(values: Values) -> int:
-    """Write its output to standard output and its errors to standard error, as they came."""
+    """Write its output to standard output and its errors to standard error, as they came; to a terminal, text and colours."""
     from runtime.logs import follow, read
     from runtime.state import Containers
 
@@ -42,6 +41,8 @@ def main(values: Values) -> int:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    sys.stdout.flush()
+    if os.isatty(descriptor):
+        text = data.decode("utf-8", "replace").replace("\r\n", "\n")  # the container's own terminal ended its lines so
+        data = escapes.coloured(text).encode()
     while data:
         data = data[os.write(descriptor, data) :]

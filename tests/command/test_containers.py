@@ -207,6 +207,15 @@ class TestBackground:
         assert text == "last\n"
         assert time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")
 
+    def test_logs_reach_a_terminal_as_text_and_a_file_as_they_are(self, box: Box, tiny: str) -> None:
+        box("run", "--name", "evil", tiny, "sh", "-c", r"printf '\033]0;title\007\033[31mred\n'")
+        assert box("logs", "evil").stdout == "\033]0;title\007\033[31mred\n"
+        master, slave = pty.openpty()
+        subprocess.run([BOX, "logs", "evil"], stdout=slave, check=True)
+        os.close(slave)
+        assert os.read(master, 4096) == b"\\x1b]0;title\\x07\033[31mred\033[0m\r\n"
+        os.close(master)
+
     def test_a_container_in_the_background_that_cannot_start_is_said_and_leaves_nothing(self, box: Box, tiny: str) -> None:
         assert "nonesuch" in box("run", "-d", tiny, "nonesuch", status=127).stderr
         assert containers_left() == []

@@ -56,6 +56,25 @@ def test_text_of_an_image_cannot_speak_to_the_terminal() -> None:
     assert escapes.lines("a\tb\nc\033") == "a\tb\nc\\x1b"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("\033[1;31mred\n", "\033[1;31mred\033[0m\n"),
+        ("\033[31mred\033[m", "\033[31mred\033[m\033[0m"),
+        ("\033[2Jgone", "\\x1b[2Jgone"),
+        ("\033[31", "\\x1b[31"),
+        ("\033[?25lm", "\\x1b[?25lm"),
+        ("\033[" + "1;" * 50 + "m", "\\x1b[" + "1;" * 50 + "m"),
+        ("\033]0;title\007", "\\x1b]0;title\\x07"),
+        ("\033[31m\033[6n\n", "\033[31m\\x1b[6n\033[0m\n"),
+        ("\r\b\x9b", "\\x0d\\x08\\x9b"),
+    ],
+)
+def test_of_what_a_program_sends_a_terminal_only_text_and_colours_are_shown(text: str, shown: str) -> None:
+    assert escapes.coloured(text) == shown
+
+
 def test_a_table_is_as_wide_as_its_cells(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"ID": "1", "Name": "long name"}, {"ID": "1234567", "Name": "x"}]
     listing.show(Values("/r", {}), rows, [("ID", "ID"), ("NAME", "Name")])
