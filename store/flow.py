@@ -134,6 +134,64 @@ class Flow:
         self.close()
 
 
+class Behind:
+    """Calls `write` on a thread of its own, so that it digests and keeps one piece while its caller makes the next.
+
+    Each call first waits for the one before. Only pieces of `size` bytes are worth the thread. Use it in a `with`: leaving it
+    waits for the last piece; an error of `write` is raised by the next call or then.
+    """
+
+    __slots__ = ("_done", "_error", "_pending", "_size", "_thread", "_todo", "_write")
+
+    def __init__(self, write: Callable[[memoryview], object], size: int) -> None:
+        self._write = write
+        self._size = size
+        self._error: BaseException | None = None
+        self._pending = False
+        self._thread: threading.Thread | None = None
+        self._todo: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._done: SimpleQueue[None] = SimpleQueue()
+
+    def __call__(self, piece: memoryview) -> None:
+        self._wait()
+        if len(piece) < self._size:
+            self._write(piece)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+        self._pending = True
+        self._todo.put(piece)
+
+    def _wait(self) -> None:
+        if self._pending:
+            self._pending = False
+            self._done.get()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _run(self) -> None:
+        while (piece := self._todo.get()) is not None:
+            try:
+                self._write(piece)
+            except BaseException as err:  # it is the caller who must know
+                self._error = err
+            self._done.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._wait()
+        finally:
+            if self._thread is not None:
+                self._todo.put(None)
+                self._thread.join()
+
+
 def _write_all(descriptor: int, chunk: memoryview) -> int:
     written = 0
     while written < len(chunk):

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from store.attributes import OPAQUE, read_xattrs
 from store.errors import StoreError
 from store.faults import Attempt
+from store.flow import Behind
 from store.lowers import is_whiteout
 from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from store.tar_read import BLOCK_DEVICE, CHARACTER, DEFAULT_LIMITS, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry, shown
-from store.tar_write import TarWriter, Write
+from store.tar_write import BUFFER, TarWriter, Write
 from store.trees import delete_tree
 from store.unpack import OPAQUE_MARK, WHITEOUT
 
@@ -42,8 +43,8 @@ def pack_changeset(upper: int, write: Write, *, epoch: int, skip: Collection[byt
     On return `upper` is what unpacking the layer would make: times are clamped, what does not belong is deleted. Nobody else may
     write there meanwhile. StoreError when the directory holds what no layer can.
     """
-    with Attempt("pack the changes"):
-        packer = _Packer(upper, TarWriter(write), epoch, skip)
+    with Attempt("pack the changes"), Behind(write, BUFFER) as behind:
+        packer = _Packer(upper, TarWriter(behind), epoch, skip)
         packer.pack()
     return Packed(packer.tar.entries, packer.tar.size)
 

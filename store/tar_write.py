@@ -12,7 +12,7 @@ from store.errors import StoreError
 from store.tar_read import BLOCK, DIRECTORY, ID_LIMIT, Entry, shown
 
 Write = Callable[[memoryview], object]
-"""Takes the next bytes of the archive; it may not keep the view."""
+"""Takes the next bytes of the archive. It may keep the view until its next call returns, then the bytes become others."""
 
 BUFFER = 1 << 20
 _HEADER = Struct("100s8s8s8s12s12s8s1s100s8s32s32s8s8s155s12x")
@@ -25,11 +25,12 @@ _NANO = 1_000_000_000
 class TarWriter:
     """An archive being written through `write`, in pieces of `BUFFER` bytes: add entries, then `finish`."""
 
-    __slots__ = ("_buffer", "_filled", "_write", "entries", "size")
+    __slots__ = ("_buffer", "_filled", "_spare", "_write", "entries", "size")
 
     def __init__(self, write: Write) -> None:
         self._write = write
         self._buffer = memoryview(bytearray(BUFFER))
+        self._spare: memoryview | None = None
         self._filled = 0
         self.entries = 0
         self.size = 0  # of what was written, the buffer included
@@ -85,6 +86,7 @@ class TarWriter:
     def _flush(self) -> None:
         if self._filled:
             self._write(self._buffer[: self._filled])
+            self._buffer, self._spare = self._spare or memoryview(bytearray(BUFFER)), self._buffer
             self._filled = 0
 
     def _header(self, entry: Entry) -> None:

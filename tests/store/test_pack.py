@@ -1,5 +1,6 @@
 """Packing: the same tree gives the same bytes, and what is packed comes back as it was, over any layer."""
 
+import errno
 import hashlib
 import io
 import os
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from store.errors import StoreError
 from store.pack import Packed, pack_changeset
 from store.tar_read import Entry, TarReader
-from store.tar_write import TarWriter
+from store.tar_write import BUFFER, TarWriter
 from store.trees import delete_tree
 from store.unpack import unpack
 from tests.store import seen
@@ -284,14 +287,47 @@ def test_a_path_too_long_for_a_reader_is_refused(tmp_path: Path) -> None:
         delete_tree(str(tmp_path / ("d" * 250)))
 
 
-def test_an_error_of_the_writer_comes_through(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 1 << 20, (2 << 20) - 1536, 5 << 20])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_error_of_the_writer_comes_through(size: int, at: int, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(bytes(size))
+    pieces = len(packed(tmp_path)) // BUFFER + 1
+    taken: list[int] = []
+
     def full(data: memoryview) -> None:
-        raise StoreError("no space")
+        if len(taken) == at:
+            raise OSError(errno.ENOSPC, "full")
+        taken.append(len(data))
+
+    threads = threading.active_count()
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        if at < pieces:
+            with pytest.raises(StoreError, match="cannot pack the changes: no space left"):
+                pack_changeset(descriptor, full, epoch=0)
+        else:
+            assert pack_changeset(descriptor, full, epoch=0).size == sum(taken)
+    finally:
+        os.close(descriptor)
+    assert threading.active_count() == threads
+
+
+def test_a_slow_writer_gets_each_piece_unchanged(tmp_path: Path) -> None:
+    content = random.Random(5).randbytes(7_000_000)
+    (tmp_path / "f").write_bytes(content)
+    whole = bytearray()
+
+    def slow(data: memoryview) -> None:
+        time.sleep(0.01)
+        whole.extend(data)
 
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    with pytest.raises(StoreError, match="no space"):
-        pack_changeset(descriptor, full, epoch=0)
+    pack_changeset(descriptor, slow, epoch=0)
     os.close(descriptor)
+    with tarfile.open(fileobj=io.BytesIO(bytes(whole))) as tar:
+        found = tar.extractfile("f")
+        assert found is not None
+        assert found.read() == content
 
 
 # -- the writer
