@@ -20,17 +20,19 @@ _SIGWINCH = 28
 
 def run_attached(spec: Spec, stdin: int, stdout: int, stderr: int, forward: bool) -> Outcome:
     """Run the container to its end, copying between it and the three descriptors. See container.run."""
-    journal = prepare(spec)
-    log = None if spec.removed else LogWriter(journal.path + "/log")
-    copies = Copies(spec.terminal, stdin, stdout, stderr, log)
     forwarding = Forwarding() if forward else None
+    copies = Copies(spec.terminal, stdin, stdout, stderr)
     try:
+        journal = prepare(spec)
+        if not spec.removed:
+            copies.log = LogWriter(journal.path + "/log")
         process = launch(spec, journal, copies.ends())
         try:
             copies.begin(process.master)
             if forwarding is not None:
                 forwarding.to(process.pid)
             copies.until_end(process.pid)
+            copies.close()  # the log is whole before the container counts as ended
             return process.finish()
         except BaseException:
             process.abandon()

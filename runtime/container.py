@@ -82,10 +82,9 @@ def run(spec: Spec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, forward
         from runtime.attach import run_attached
 
         return run_attached(spec, stdin, stdout, stderr, forward)
-    journal = prepare(spec)
     forwarding = Forwarding() if forward else None
     try:
-        process = launch(spec, journal, (stdin, stdout, stderr))
+        process = launch(spec, prepare(spec), (stdin, stdout, stderr))
         if forwarding is not None:
             forwarding.to(process.pid)
         try:
@@ -103,13 +102,15 @@ def prepare(spec: Spec) -> Journal:
     reap(spec.root)
     make_skeleton(spec.root)
     spec.created = spec.created or time.time()
+    if not spec.id:
+        spec.id = os.urandom(32).hex()
+    if not spec.hostname:
+        spec.hostname = _host_name() if spec.network == "host" else spec.id[:12]
     journal = Journal.create(spec)
     if spec.guard >= 0:
         os.close(spec.guard)
         spec.guard = -1
     try:
-        if not spec.hostname:
-            spec.hostname = _host_name() if spec.network == "host" else spec.id[:12]
         spec.env = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={spec.hostname}", *(["TERM=xterm"] if spec.terminal else []), *spec.env]
         if not spec.upper:
             spec.upper = journal.path + "/upper"

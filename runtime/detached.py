@@ -2,6 +2,7 @@
 
 import os
 
+from runtime import linux
 from runtime.attach import Copies
 from runtime.container import launch, prepare
 from runtime.journal import Journal
@@ -41,6 +42,11 @@ def _look_after(spec: Spec, journal: Journal, messages: int) -> None:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for number in range(3):
             os.dup2(null, number)
+        first = 3
+        for kept in sorted((journal.fd, messages)):  # whoever waits for the end of a pipe of the starter's waits not for this
+            os.closerange(first, kept)
+            first = kept + 1
+        linux.close_from(first)
         os.chdir("/")
         copies = Copies(spec.terminal, -1, -1, -1, LogWriter(journal.path + "/log"))
         try:

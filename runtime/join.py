@@ -39,9 +39,7 @@ def run(
     container does not run, SetupFailed, CommandNotFound or CommandNotExecutable.
     """
     spec = container.spec()
-    spec.env += env
-    if terminal:
-        spec.env.insert(0, "TERM=xterm")
+    spec.env = [f"HOSTNAME={spec.hostname}", *(["TERM=xterm"] if terminal else []), *spec.env, *env]
     direct = not (terminal or os.isatty(stdin) or os.isatty(stdout) or os.isatty(stderr))
     copies = None if direct else Copies(terminal, stdin, stdout, stderr)
     forwarding = Forwarding() if forward else None
@@ -97,6 +95,7 @@ def _start(
             for tasks in joined:
                 program.call("write", tasks, b"0", 1, action="join the control group")
             program.call("setns", pidfd, _JOINED, action="join the container's namespaces")
+            program.call("umask", 0o022)
             if terminal:
                 from runtime.terminal import open_terminal
 

@@ -11,7 +11,8 @@ live in the container's own mount namespace and go with it. Hot: `reap` costs a 
 """
 
 import posix as os
-from fcntl import LOCK_EX, LOCK_NB, flock
+import time
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
 from runtime.records import encode, write
 from runtime.spec import Bind, Spec
@@ -38,19 +39,23 @@ class Journal:
 
     @classmethod
     def create(cls, spec: Spec) -> "Journal":
-        """Give `spec` an id and a directory with its config. Raises RunError when its name is taken."""
-        if not spec.id:
-            spec.id = os.urandom(32).hex()
+        """Make the directory of the container `spec.id`, with its config. Raises RunError when the id or the name is taken."""
         containers = spec.root + "/containers"
         path = f"{containers}/{spec.id}"
         journal = None
-        while journal is None:
+        for _ in range(1000):
             try:
                 os.mkdir(path, 0o700)
+                journal = cls.hold(path)
             except FileNotFoundError:
                 make_directories(containers)
-                continue
-            journal = cls.hold(path)  # None: a reaper found the directory before it was held, and took it for a dead one's
+            except FileExistsError:
+                # A reaper found the directory before it was held, took it for a dead one's, and is about to remove it.
+                time.sleep(0.001)
+            if journal is not None:
+                break
+        else:
+            raise RunError(f"the id {spec.id[:12]} is taken by another container")
         try:
             if spec.name:
                 _claim_name(spec)
@@ -134,10 +139,29 @@ def reap(root: str) -> None:
         if exists(path + "/exit"):
             continue
         journal = Journal.hold(path)
-        if journal is not None:
-            from runtime.reaping import bury
+        if journal is None:
+            continue
+        if exists(path + "/exit"):  # it ended, and was let go of, just now
+            journal.close()
+            continue
+        from runtime.reaping import bury
 
-            bury(journal, identity)
+        bury(journal, identity)
+
+
+def looked_after(path: str) -> bool:
+    """Whether a process holds the container's directory `path`."""
+    try:
+        fd = os.open(path, _OPEN_DIRECTORY)
+    except FileNotFoundError:
+        return False
+    try:
+        flock(fd, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _claim_name(spec: Spec) -> None:
@@ -149,7 +173,10 @@ def _claim_name(spec: Spec) -> None:
         except FileNotFoundError:
             make_directories(names)
         except FileExistsError:
-            holder = os.readlink(f"{names}/{spec.name}")
+            try:
+                holder = os.readlink(f"{names}/{spec.name}")
+            except FileNotFoundError:
+                continue  # just given up
             if exists(f"{spec.root}/containers/{holder}"):
                 raise RunError(
                     f"the name {spec.name!r} is taken by container {holder[:12]}",

@@ -75,31 +75,26 @@ def read(path: str, *, tail: int | None = None) -> "Iterator[Entry]":
         yield Entry(line)
 
 
-def follow(path: str, ended: str, *, tail: int | None = None) -> "Iterator[Entry]":
-    """The same, and then what is added, until the file `ended` exists and all has been read, or the log is gone."""
-    position = 0
+def follow(path: str, *, tail: int | None = None) -> "Iterator[Entry]":
+    """The same, and then what is added, until nobody looks after the container any more and all has been read."""
+    from runtime.journal import looked_after
+
     try:
-        with open(path, "rb") as file:
-            lines = file.readlines()
-            if lines and not lines[-1].endswith(b"\n"):
-                position -= len(lines.pop())
-            position += file.tell()
-            for line in lines if tail is None else lines[len(lines) - tail if tail < len(lines) else 0 :]:
-                yield Entry(line[:-1])
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
-    while True:
-        over = os.path.exists(ended) or not os.path.exists(path)
-        with open(path, "rb") as file:
-            file.seek(position)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                position += len(line)
-                yield Entry(line[:-1])
-        if over:
-            return
-        time.sleep(0.05)
+    with open(fd, "rb") as file:  # it can be read to its end though the container be removed meanwhile
+        lines = file.readlines()
+        rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        for line in lines if tail is None else lines[max(len(lines) - tail, 0) :]:
+            yield Entry(line[:-1])
+        over = False
+        while not over:
+            time.sleep(0.05)
+            over = not looked_after(os.path.dirname(path))
+            *lines, rest = (rest + file.read()).split(b"\n")
+            for line in lines:
+                yield Entry(line)
 
 
 def _lines(path: str, tail: int | None) -> "list[bytes]":

@@ -1,6 +1,7 @@
 """Bearing a child that performs a Program, by the fastest way this machine has. Hot."""
 
 import posix as os
+from _thread import allocate_lock
 
 from runtime import native
 from runtime.program import Failure, Program
@@ -24,15 +25,35 @@ def spawn(program: Program, namespaces: int, cgroup: int | None = None) -> "tupl
     """
     try:
         if native.available():
-            dumpable = libc("prctl", _PR_GET_DUMPABLE, 0, 0, 0, 0)
-            try:
+            with _NotDumpable():
                 return native.perform(program, namespaces, cgroup)
-            finally:
-                # The child made itself, and with the shared memory this process too, not dumpable.
-                libc("prctl", _PR_SET_DUMPABLE, dumpable & 1, 0, 0, 0)
         from runtime import portable
 
         return portable.perform(program, namespaces, cgroup)
     except OSError as err:
         errno = err.errno or 0
         raise SetupFailed("clone into new namespaces", errno, os.strerror(errno), hint=_HINTS.get(errno, "")) from err
+
+
+class _NotDumpable:
+    """What a child with shared memory makes of itself it makes of this process too: after the last of those that threads bear
+    at once, this one may be traced and dumped as before, not earlier and not less."""
+
+    __slots__ = ()
+    lock = allocate_lock()
+    children = 0
+    former = 1
+
+    def __enter__(self) -> None:
+        cls = _NotDumpable
+        with cls.lock:
+            if not cls.children:
+                cls.former = libc("prctl", _PR_GET_DUMPABLE, 0, 0, 0, 0) & 1
+            cls.children += 1
+
+    def __exit__(self, *error: object) -> None:
+        cls = _NotDumpable
+        with cls.lock:
+            cls.children -= 1
+            if not cls.children:
+                libc("prctl", _PR_SET_DUMPABLE, cls.former, 0, 0, 0)

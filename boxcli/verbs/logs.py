@@ -31,7 +31,7 @@ def main(values: Values) -> int:
     tail = values.one("tail", int)
     tail = None if tail == -1 else tail
     path = container.log_path
-    entries = follow(path, f"{container.path}/exit", tail=tail) if values.flag("follow") else read(path, tail=tail)
+    entries = follow(path, tail=tail) if values.flag("follow") else read(path, tail=tail)
     fresh = {"stdout": True, "stderr": True}  # whether the stream is at the beginning of a line
     for entry in entries:
         stamp = entry.time.encode() + b" " if values.flag("timestamps") and fresh[entry.stream] else b""
