@@ -99,7 +99,7 @@ def any_lines(draw: st.DrawFn) -> tuple[str, list[str]]:
     return verb.name, [word for some in draw(st.lists(piece, max_size=6)) for word in some]
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(right_lines() | any_lines())
 def test_the_fast_parser_and_click_accept_the_same_lines_and_read_the_same_values(line: tuple[str, list[str]]) -> None:
     name, argv = line
