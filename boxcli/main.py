@@ -4,6 +4,7 @@ This module is on the hot path of `box run`. It knows the names of the verbs; ea
 (`VERB`) and its `main(values) -> exit status`, and is imported only when it is called.
 """
 
+import gc
 import posix as os
 import sys
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
     from typing import NoReturn
+
+    from boxcli.preload import Finder
 
 # In the order of `box help`.
 VERBS = (
@@ -42,8 +45,9 @@ class _SiteLater:
         return PathFinder.find_spec(name)
 
 
-def enter(program: str, argv: "Sequence[str]") -> "NoReturn":
-    """Be `program` (box or box-runtime) to the end of the process."""
+def enter(program: str, argv: "Sequence[str]", finder: "Finder | None" = None) -> "NoReturn":
+    """Be `program` (box or box-runtime) to the end of the process. `finder` is what box's own modules come from
+    (boxcli.preload)."""
     for descriptor in (0, 1, 2):  # whatever is opened later must not become somebody's standard stream
         try:
             os.fstat(descriptor)
@@ -53,6 +57,8 @@ def enter(program: str, argv: "Sequence[str]") -> "NoReturn":
         sys.meta_path.append(_SiteLater)  # type: ignore[arg-type]  # a class with a static find_spec is finder enough
     if program == "box":
         status = main(argv)
+        if finder is not None and "os" not in sys.modules:  # only the hot path does without it
+            finder.keep()
     else:
         from boxcli import runtime_main
 
@@ -106,8 +112,11 @@ def main(argv: "Sequence[str]") -> int:
     try:
         name, rest, root = _split(argv)
         if not name:
+            gc.enable()
             status = _click(argv)
         else:
+            if name != "run":
+                gc.enable()
             module = load(name)
             failure_status = module.VERB.failure
             values = table.parse(module.VERB, rest, root)

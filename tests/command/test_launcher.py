@@ -165,7 +165,7 @@ def flags_of(box: Path, tmp_path: Path) -> str:
         .read_text()
         .replace("    from boxcli.main import enter\n", f"    exec(open({str(probe)!r}).read())\n")
     )
-    code = code.replace("enter(sys.argv[1], sys.argv[2:])", "")
+    code = code.replace("enter(sys.argv[1], sys.argv[2:], finder)", "")
     (box.parent / "box-python").write_text(code)
     return subprocess.run([box], capture_output=True, text=True, check=True, env={"LC_ALL": "C"}).stdout.strip()
 
