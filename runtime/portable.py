@@ -5,10 +5,13 @@ The list is the same, and so is what it does; only the copying of the pages that
 
 import os
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-from runtime.linux import clone
+from runtime.linux import clone, close_from
 from runtime.program import NUMBERS, Call, Failure, Program, Result
 from store.syscalls import syscall
+
+_UNUSED = 5  # the numbers below are given new meanings by programs
 
 
 def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tuple[int, Failure | None]":
@@ -19,6 +22,9 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
         pid = clone(namespaces, cgroup)
         if pid == 0:
             _perform(program, writer)
+    except BaseException:
+        os.close(reader)
+        raise
     finally:
         os.close(writer)
         pthread_sigmask(SIG_SETMASK, former)
@@ -35,6 +41,7 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
 def _perform(program: Program, messages: int) -> None:
     """In the child: never returns."""
     try:
+        messages = fcntl(messages, F_DUPFD_CLOEXEC, _UNUSED)
         results: dict[Call, int] = {}
         tried: list[int] = []
         index = 0
@@ -43,11 +50,11 @@ def _perform(program: Program, messages: int) -> None:
                 os.write(messages, f"{index} 38 {' '.join(map(str, tried))}".encode())
                 break
             if call.name == "close_range":
-                # The pipe to the parent stays; it closes on execve.
+                # The pipe to the parent stays, until execve closes it.
                 first = call.arguments[0]
-                os.dup2(messages, 3, inheritable=False)
-                messages = 3
-                syscall("close_range", NUMBERS["close_range"], max(4, first if isinstance(first, int) else 0), 0xFFFFFFFF, 0)
+                if isinstance(first, int):
+                    os.closerange(first, messages)
+                    close_from(messages + 1)
                 continue
             arguments = [results[each.call] if isinstance(each, Result) else each for each in call.arguments]
             try:
