@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from _signal import SIGHUP, SIGTERM
+from _signal import signal as set_handler
 
 from boxcli.table import Argument, Option, Values, Verb
 from store.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 
 def _kind(text: str) -> str:
@@ -52,6 +59,8 @@ def main(values: Values) -> int:
     plan = boxfile.parse(boxfile.decode(_read(path), path), path=path, args=arguments)
     tags = values.all("tag", str)
     store = Store.open(values.root)
+    for number in (SIGHUP, SIGTERM):
+        set_handler(number, _end)
     watched = None if values.flag("quiet") else view(values.text("progress", "auto"), sys.stderr)
     try:
         built = build(
@@ -73,6 +82,11 @@ def main(values: Values) -> int:
             file.write(identity)
     print(identity)
     return 0
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """As after Ctrl-C: what is unfinished goes before the command does."""
+    raise SystemExit(128 + number)
 
 
 def _places(values: Values) -> tuple[str, str]:
