@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Iterator
 
@@ -33,6 +34,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("bench: the peers and fresh file systems take root", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # Whatever ends this, the mounts end with it.
     syscalls.libc("unshare", _CLONE_NEWNS)
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)

@@ -52,6 +52,10 @@ class Docker:
         """The command line of the client."""
         return [self.client, "--host", self.host, *arguments]
 
+    def run_command(self, image: str, *argv: str) -> list[str]:
+        """The command line of a container without a network."""
+        return self.command("run", "--rm", "--network", "none", image, *argv)
+
     def close(self) -> None:
         """End the daemon and remove what it had."""
         self._process.terminate()

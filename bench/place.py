@@ -1,11 +1,13 @@
 """Where a benchmark works: a scratch directory with a store of box's, an image for all, and what is kept between runs."""
 
+import contextlib
 import functools
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from typing import TypeVar
 
 from bench.docker import Docker
 from bench.podman import Podman
@@ -16,6 +18,8 @@ IMAGE = "bench"
 _PROGRAMS = "sh, 'true', cat, sleep"
 _SOURCES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+_Peer = TypeVar("_Peer", Docker, Podman)
+
 
 class Place:
     """A scratch directory; `close` ends what was started in it and removes it. What it offers is made when first asked for."""
@@ -24,18 +28,15 @@ class Place:
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         self.kept = os.path.abspath(os.environ.get("BENCH_DIR") or f"{cache}/box-bench")
         os.makedirs(self.kept, exist_ok=True)
-        self.scratch = tempfile.mkdtemp(prefix="run-", dir=self.kept)
+        # On a disk, which /tmp may not be, and with a short name: sockets are made in it.
+        self.scratch = tempfile.mkdtemp(prefix="box-bench-", dir="/var/tmp")
         self.root = f"{self.scratch}/box"
-        self._docker: Docker | None = None
-        self._podman: Podman | None = None
+        self._closers = contextlib.ExitStack()
+        self._closers.callback(shutil.rmtree, self.scratch)
 
     def close(self) -> None:
         """End the peers and remove all that is not kept."""
-        if self._docker is not None:
-            self._docker.close()
-        if self._podman is not None:
-            self._podman.close()
-        shutil.rmtree(self.scratch)
+        self._closers.close()
 
     def box(self, *arguments: str) -> list[str]:
         """The command line of the installed box on this place's store."""
@@ -57,22 +58,38 @@ class Place:
         run(self.box("save", self.image, "-o", path))
         return path
 
-    @functools.cached_property
+    @property
     def docker(self) -> Docker:
-        """A daemon that has the image. Raises Failed."""
-        self._docker = Docker(f"{self.scratch}/docker")
-        run(self._docker.command("load", "-i", self.saved))
-        return self._docker
+        """A daemon that has the image. Raises Failed, and each time again."""
+        return _or_raise(self._docker)
+
+    @property
+    def podman(self) -> Podman:
+        """podman's store with the image. Raises Failed, and each time again."""
+        return _or_raise(self._podman)
 
     @functools.cached_property
-    def podman(self) -> Podman:
-        """podman's store with the image. Raises Failed."""
+    def _docker(self) -> Docker | Failed:
+        try:
+            docker = Docker(f"{self.scratch}/docker")
+            self._closers.callback(docker.close)
+            run(docker.command("load", "-i", self.saved))
+        except Failed as reason:
+            return reason
+        return docker
+
+    @functools.cached_property
+    def _podman(self) -> Podman | Failed:
         if not shutil.which("podman"):
-            raise Failed("podman is not installed")
-        self._podman = Podman(f"{self.scratch}/podman", isolated=False)
-        run(self._podman.command("load", "-i", self.saved))
-        self._podman.choose_runtime(self.image, "/bin/true")
-        return self._podman
+            return Failed("podman is not installed")
+        podman = Podman(f"{self.scratch}/podman", isolated=False)
+        self._closers.callback(podman.close)
+        try:
+            run(podman.command("load", "-i", self.saved))
+            podman.choose_runtime(self.image, "/bin/true")
+        except Failed as reason:
+            return reason
+        return podman
 
     def debian(self, suffix: str) -> str:
         """A Debian root file system's tar; `suffix` is tar, tar.gz or tar.zst. Made once, and kept. Raises Failed."""
@@ -89,6 +106,12 @@ class Place:
             subprocess.run([*program, "-c"], stdin=source, stdout=target, check=True)
         os.rename(path + ".draft", path)
         return path
+
+
+def _or_raise(found: _Peer | Failed) -> _Peer:
+    if isinstance(found, Failed):
+        raise found
+    return found
 
 
 def run(argv: list[str], **environment: str) -> str:

@@ -24,7 +24,7 @@ def measure(place: Place, rounds: int) -> Iterator[str]:
         "crun run": lambda: _runtime(place, "crun", bundle),
         "bwrap": lambda: bwrap(bundle),
         "podman run": lambda: place.podman.run_command(place.image, *ARGV),
-        "docker run": lambda: place.docker.command("run", "--rm", "--network", "none", place.image, *ARGV),
+        "docker run": lambda: place.docker.run_command(place.image, *ARGV),
         "python3 -I -S": lambda: [sys.executable, "-I", "-S", "-X", "utf8", "-c", "pass"],
     }
     contestants, missing = [ours], dict[str, Result]()
