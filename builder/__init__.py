@@ -1,0 +1,1 @@
+"""PLAN -> LAYERS -> IMAGE: see `build.build`."""

@@ -114,12 +114,12 @@ def _tarball_layer(name: str, path: bytes, descriptor: int, known: StatCache, se
             known.learn(path, status, digest)
             session.cache.keep(parts_of(digest), result)
         return parts_of(digest), result
-    current, digest = known.digest(path, descriptor)
+    digest = known.digest(path, descriptor, status)
     found = session.lookup(0, parts_of(digest))
     if not isinstance(found, Miss):
         return parts_of(digest), found.result
     with session.timed(0):
-        result = _import(descriptor, current, session)
+        result = _import(descriptor, signature(status), session)
         session.cache.keep(parts_of(digest), result)
     return parts_of(digest), result
 

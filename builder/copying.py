@@ -8,11 +8,9 @@ A file's mode is 0755 or 0644 by whether its owner may execute it, a directory's
 declared mode is that of the files, and directories can be entered by whoever may read them.
 """
 
-import os
-
 from builder import patterns
 from builder.changeset import Changeset, Node
-from builder.inputs import DIRECTORY, FILE, Context, Input, changed_meanwhile, shown, signature
+from builder.inputs import DIRECTORY, FILE, Context, Input, shown
 from builder.keys import Parts
 from store.errors import BuildError
 
@@ -37,8 +35,7 @@ class ContextFile:
         return self._context.open(self._entry)
 
     def check(self, descriptor: int) -> None:
-        if signature(os.fstat(descriptor)) != self._entry.signature:
-            raise changed_meanwhile(self._entry.path)
+        self._context.check(self._entry, descriptor)
 
 
 class Chosen:

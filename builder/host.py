@@ -86,9 +86,7 @@ class HostFile:
         self._signature = current
 
     def open(self) -> int:
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        self.check(descriptor)
-        return descriptor
+        return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
 
     def check(self, descriptor: int) -> None:
         if signature(os.fstat(descriptor)) != self._signature:

@@ -140,13 +140,14 @@ class _Writer:
         try:
             if entry.size <= CHUNK:
                 content = os.read(origin, entry.size + 1)
-                if len(content) == entry.size:
-                    _write_all(target, memoryview(content))
-                    self._tar.add(entry, content)
-                # else it changed, which the check says
+                node.source.check(origin)
+                if len(content) != entry.size:
+                    raise BuildError(f"/{shown(path)}: its source has {len(content)} bytes instead of {entry.size}")
+                _write_all(target, memoryview(content))
+                self._tar.add(entry, content)
             else:
                 self._copy(entry, origin, target, node.source)
-            node.source.check(origin)
+                node.source.check(origin)
         finally:
             os.close(origin)
 

@@ -287,7 +287,7 @@ def test_a_cached_build_reads_no_file_again(site: Site, monkeypatch: pytest.Monk
     time.sleep(0.12)  # files written just now are not believed yet
     read: list[int] = []
     digest_of = inputs.digest_of
-    monkeypatch.setattr(inputs, "digest_of", lambda descriptor: read.append(descriptor) or digest_of(descriptor))
+    monkeypatch.setattr(inputs, "digest_of", lambda descriptor, size: read.append(descriptor) or digest_of(descriptor, size))
     site.build(*FILES)
     assert len(read) == 200
     site.build(*FILES)

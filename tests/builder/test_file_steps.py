@@ -291,6 +291,18 @@ def test_a_large_file_arrives_whole(on: Tables) -> None:
     assert (on.copy("big", to="/big") / "big").read_bytes() == data
 
 
+@pytest.mark.parametrize("size", [100, 3 << 20])
+@pytest.mark.parametrize("change", [b"", b"shorter", b"x" * (4 << 20)])
+def test_a_file_that_changes_between_listing_and_copying_ends_the_step(on: Tables, size: int, change: bytes) -> None:
+    (on.context / "f").write_bytes(bytes(size))
+    step = CopyStep(AT, "copy", ("f",), "/f")
+    with Context(str(on.context), StatCache(str(on.top / "digests"), drafts(on.top))) as context:
+        selection = copying.select(step, context)
+        (on.context / "f").write_bytes(change)
+        with pytest.raises(BuildError, match="f changed while the build was reading it"):
+            on.apply(lambda view: files.copy(step, selection, context, view))
+
+
 def test_write_makes_a_file_and_follows_a_link(on: Tables) -> None:
     (on.image / "etc/motd").symlink_to("../run/motd")
     upper = on.apply(lambda view: files.write(WriteStep(AT, "", "/etc/motd", "hello\n", "app", 0o600), view))

@@ -98,17 +98,33 @@ def test_a_link_out_of_the_context_is_refused(context: Context, tree: Path) -> N
     assert context.real_path(b"in") == b"src/a.py"
 
 
-def test_a_file_that_changed_after_it_was_listed_is_not_copied(context: Context, tree: Path) -> None:
-    entry = next(entry for entry in context.read(b"src") if entry.path == b"src/a.py")
+def listed(context: Context) -> Input:
+    return next(entry for entry in context.read(b"src") if entry.path == b"src/a.py")
+
+
+def test_a_file_that_changed_after_it_was_listed_is_told(context: Context, tree: Path) -> None:
+    entry = listed(context)
     (tree / "src/a.py").write_bytes(b"print(2)\n")
-    with pytest.raises(BuildError, match=r"src/a.py changed while the build was reading it"):
-        context.open(entry)
+    descriptor = context.open(entry)
+    try:
+        with pytest.raises(BuildError, match=r"src/a.py changed while the build was reading it"):
+            context.check(entry, descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def test_a_file_that_became_a_link_after_it_was_listed_is_not_followed(context: Context, tree: Path) -> None:
-    entry = next(entry for entry in context.read(b"src") if entry.path == b"src/a.py")
+    entry = listed(context)
     (tree / "src/a.py").unlink()
     (tree / "src/a.py").symlink_to("/etc/passwd")
+    with pytest.raises(BuildError, match=r"cannot read src/a\.py"):
+        context.open(entry)
+
+
+def test_a_directory_that_became_a_link_after_it_was_listed_is_not_followed(context: Context, tree: Path) -> None:
+    entry = listed(context)
+    (tree / "src").rename(tree.parent / "outside")
+    (tree / "src").symlink_to("../outside")
     with pytest.raises(BuildError, match=r"cannot read src/a\.py"):
         context.open(entry)
 
@@ -121,9 +137,21 @@ class Reads:
         monkeypatch.setattr(inputs, "digest_of", self.digest_of)
         self.real = inputs.__dict__["digest_of"]
 
-    def digest_of(self, descriptor: int) -> bytes:
+    def digest_of(self, descriptor: int, size: int) -> bytes:
         self.count += 1
         return hashlib.sha256(os.read(descriptor, 1 << 20)).hexdigest().encode()
+
+
+@pytest.mark.parametrize("size", [0, 1, inputs.CHUNK - 1, inputs.CHUNK, inputs.CHUNK + 1, 3 * inputs.CHUNK])
+@pytest.mark.parametrize("guess", [0, 10, inputs.CHUNK, 5 * inputs.CHUNK])
+def test_a_digest_is_of_all_bytes_whatever_the_size_was_taken_for(tmp_path: Path, size: int, guess: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "f").write_bytes(data)
+    descriptor = os.open(tmp_path / "f", os.O_RDONLY)
+    try:
+        assert inputs.digest_of(descriptor, guess) == hashlib.sha256(data).hexdigest().encode()
+    finally:
+        os.close(descriptor)
 
 
 def settle(tree: Path) -> None:

@@ -18,14 +18,13 @@ BOXFILE = "box: 1\nname: ended\nbase: {host: [sh, sleep]}\nsteps:\n  - run: echo
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_build_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: signal.Signals, status: int) -> None:
     (tmp_path / "Boxfile").write_text(BOXFILE)
-    build = subprocess.Popen([BOX, "build", "--progress", "plain", tmp_path], stderr=subprocess.PIPE, text=True)
-    assert build.stderr is not None
-    lines = iter(build.stderr)
-    assert any(line.rstrip().endswith("| ready") for line in lines)
-    start = time.monotonic()
-    build.send_signal(number)
-    rest = build.stderr.read()
-    assert build.wait() == status
+    with subprocess.Popen([BOX, "build", "--progress", "plain", tmp_path], stderr=subprocess.PIPE, text=True) as build:
+        assert build.stderr is not None
+        assert any(line.rstrip().endswith("| ready") for line in build.stderr)
+        start = time.monotonic()
+        build.send_signal(number)
+        rest = build.stderr.read()
+    assert build.returncode == status
     assert time.monotonic() - start < 10
     assert "Traceback" not in rest
     root = os.environ["BOX_ROOT"]
