@@ -104,6 +104,24 @@ ATTACKS = [
         lambda scene: archive(pax({b"linkpath": scene.path(".")}), symlink(b"d", b"x"), file(b"d/canary", EVIL)),
     ),
     Attack(
+        "a file two levels below a relative symlink",
+        lambda _: archive(symlink(b"d", b"../outside"), file(b"d/directory/evil", EVIL)),
+    ),
+    Attack(
+        "a file two levels below an absolute symlink",
+        lambda scene: archive(pax({b"linkpath": scene.path(".")}), symlink(b"d", b"x"), file(b"d/directory/evil", EVIL)),
+    ),
+    Attack(
+        "a directory dressed two levels below a symlink that replaced its parent",
+        lambda _: archive(
+            directory(b"d/"),
+            directory(b"d/directory/", 0o777, uid=7, mtime=7),
+            file(b"d", EVIL),
+            symlink(b"d", b"../outside"),
+            directory(b"d/directory/", 0o777, uid=7, mtime=7),
+        ),
+    ),
+    Attack(
         "a file through a chain of symlinks",
         lambda _: archive(
             directory(b"a/"),

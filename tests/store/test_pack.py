@@ -197,6 +197,13 @@ def test_entries_are_in_order_and_parents_come_first(tmp_path: Path) -> None:
     assert names(packed(tmp_path)) == ["./", ".wh.b", "B", "a.x", "a/", "a/z", "a/b/", "a/b/c", "a-/"]
 
 
+def test_directories_are_in_the_order_of_their_bytes_whatever_the_disk_says(tmp_path: Path) -> None:
+    made = [f"d{at}" for at in range(40)]
+    for name in random.Random(3).sample(made, len(made)):
+        (tmp_path / name).mkdir()
+    assert names(packed(tmp_path)) == ["./", *(f"{name}/" for name in sorted(made))]
+
+
 def test_times_after_the_epoch_become_the_epoch_in_the_tar_and_in_the_tree(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "d").mkdir(parents=True)

@@ -252,6 +252,13 @@ def test_what_a_layer_between_deleted_cannot_be_linked(tmp_path: Path) -> None:
         unpacked(archive(hardlink(b"h", b"g")), tmp_path / f"four{at}", two, tmp_path / "one")
 
 
+@pytest.mark.parametrize("hides", [file(b"d/.wh..wh..opq"), file(b".wh.d"), file(b".wh..wh..opq")])
+def test_what_the_layer_itself_hides_cannot_be_linked(hides: bytes, tmp_path: Path) -> None:
+    unpacked(archive(file(b"d/f")), tmp_path / "lower")
+    with pytest.raises(ArchiveError, match="hard link to what is not there"):
+        unpacked(archive(hides, directory(b"d/"), hardlink(b"h", b"d/f")), tmp_path / "upper", tmp_path / "lower")
+
+
 def test_attributes_that_belong_to_no_layer_are_left_out_and_others_kept(tmp_path: Path) -> None:
     records = {
         b"SCHILY.xattr.trusted.overlay.opaque": b"y",
