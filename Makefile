@@ -29,9 +29,11 @@ lint: $(VENV)/.tools
 schema: $(VENV)/.box
 	$(BIN)/python -m boxfile.schema
 
+# BENCH="..." chooses: make bench BENCH="--only run --rounds 51"
+BENCH ?=
 bench: $(VENV)/.tools
 	.ci/debian-packages
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH)
 
 install: $(VENV)/.box
 
