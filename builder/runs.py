@@ -1,7 +1,7 @@
 """The `run` step: a command in a container on top of the layers so far, its output captured, its changes in `upper`.
 
-Its network is by default the machine's, so that it can fetch packages; `network: none` gives it loopback alone. It may fork %s times
-at once, has podman's eleven capabilities, the default system call filter and no_new_privs.
+Its network is by default the machine's, so that it can fetch packages; `network: none` gives it loopback alone. It has podman's
+eleven capabilities, the default system call filter, no_new_privs, and at most PIDS processes at a time.
 """
 
 import os
