@@ -18,7 +18,7 @@ from runtime.rootfs import Rootfs, make_skeleton
 from runtime.spawn import spawn
 from runtime.spec import DEFAULT_PATH, Outcome, Spec
 from runtime.users import resolve
-from store.errors import BoxError, SetupFailed
+from store.errors import BoxError, RunError, SetupFailed
 
 # HUP INT QUIT USR1 USR2 TERM CONT: what a user may send to box and means for the container.
 FORWARDED = (1, 2, 3, 10, 12, 15, 18)
@@ -99,6 +99,8 @@ def run(spec: Spec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, forward
 
 def prepare(spec: Spec) -> Journal:
     """Clear up after the dead, complete `spec` with what depends on the container's id, and write it down."""
+    if os.geteuid() != 0:
+        raise RunError("running a container takes root", hint="try again with sudo; rootless containers are not supported yet")
     reap(spec.root)
     make_skeleton(spec.root)
     spec.created = spec.created or time.time()
