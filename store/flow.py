@@ -18,6 +18,7 @@ CHUNK = 1 << 20
 RING = 8
 _WRITEBACK_STEP = 16 << 20
 _SYNC_FILE_RANGE_WRITE = 2
+_PATIENCE = 0.5  # seconds
 
 
 class Flow:
@@ -73,9 +74,12 @@ class Flow:
     def close(self) -> None:
         """End the threads. What was kept so far is not whole, unless `finish` has returned."""
         self._stopped = True
-        self._fed.put(None)  # wakes the reader, whatever it waits for
-        for thread in self._threads:
-            thread.join()
+        self._fed.put(None)  # wakes the reader, if it waits for the consumer
+        self._sink.put(None)
+        reader, sink = self._threads
+        sink.join()
+        # A source that never answers, such as a pipe nobody writes to, keeps its reader; that then reads into nowhere, once.
+        reader.join(_PATIENCE)
 
     def _read(self) -> None:
         buffers = [memoryview(bytearray(CHUNK)) for _ in range(RING)]

@@ -67,6 +67,20 @@ def test_a_consumer_that_leaves_early_leaves_no_thread(taken: int) -> None:
     assert threading.active_count() == before
 
 
+def test_a_source_that_never_answers_does_not_keep_a_consumer_that_leaves(tmp_path: Path) -> None:
+    silent, held = os.pipe()
+    started = time.monotonic()
+    with (
+        open(silent, "rb", buffering=0) as source,
+        open(tmp_path / "kept", "wb") as kept,
+        pytest.raises(KeyboardInterrupt),
+        Flow(lambda buffer: source.readinto(buffer) or 0, keep=kept.fileno()),
+    ):
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 5
+    os.close(held)
+
+
 @pytest.mark.parametrize("after", [0, 1, RING, 2 * RING])
 def test_an_error_of_the_source_reaches_the_consumer(after: int) -> None:
     source = io.BytesIO(DATA)
