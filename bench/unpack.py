@@ -48,7 +48,7 @@ def measure(place: Place, rounds: int) -> Iterator[str]:
             )
     finally:
         disk.close()
-    yield "  box makes its copy of the layer durable and digests it; tar does neither, but in the second row the tree is synced."
+    yield "  box digests the layer and makes it durable; tar does neither, unless the tree is synced after it."
 
 
 class Disk:

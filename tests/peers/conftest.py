@@ -143,7 +143,8 @@ def facts(home: str, traveller_archive: Path) -> str:
 @pytest.fixture(scope="session")
 def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Debian example with its base, which is made once and kept in pytest's cache."""
-    kept = request.config.cache.mkdir("debian") / "debian.tar.zst" if request.config.cache else None
+    cache: pytest.Cache | None = getattr(request.config, "cache", None)  # there is none under -p no:cacheprovider
+    kept = cache.mkdir("debian") / "debian.tar.zst" if cache else None
     context = tmp_path_factory.mktemp("debian") / "example"
     shutil.copytree(_EXAMPLE, context, ignore=shutil.ignore_patterns("debian.tar*", ".draft-*"))
     if kept is None or not kept.exists():
@@ -151,7 +152,7 @@ def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             ["sh", context / "make-base.sh", kept or context / "debian.tar.zst"], capture_output=True, text=True, check=False
         )
         if made.returncode:
-            refuse("mmdebstrap", (made.stderr.strip().splitlines() or [made.returncode])[-1])
+            refuse("mmdebstrap", (made.stderr.strip().splitlines() or [f"exit status {made.returncode}"])[-1])
     if kept is not None:
         shutil.copy(kept, context)
     return context
