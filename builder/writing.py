@@ -10,10 +10,10 @@ from builder.changeset import Changeset, Node, Source, parent
 from builder.inputs import CHUNK, shown
 from builder.layers import Write
 from store.attributes import set_xattrs
+from store.directories import WHITEOUT
 from store.errors import BuildError, StoreError
 from store.tar_read import DIRECTORY, FILE, SYMLINK, Entry
 from store.tar_write import TarWriter
-from store.unpack import WHITEOUT
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from store.attributes import OPAQUE, read_xattrs
+from store.directories import WHITEOUT
 from store.errors import StoreError
 from store.faults import Attempt
 from store.flow import Behind
@@ -18,7 +19,7 @@ from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from store.tar_read import BLOCK_DEVICE, CHARACTER, DEFAULT_LIMITS, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry, shown
 from store.tar_write import BUFFER, TarWriter, Write
 from store.trees import delete_tree
-from store.unpack import OPAQUE_MARK, WHITEOUT
+from store.unpack import OPAQUE_MARK
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _KINDS = {stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE, stat.S_IFIFO: FIFO}
