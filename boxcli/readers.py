@@ -165,7 +165,7 @@ def security(text: str) -> str:
 
 def ulimit(text: str) -> tuple[str, int, int]:
     """NAME=SOFT[:HARD], such as nofile=1024:4096; -1 for no limit."""
-    from runtime.privileges import LIMITS
+    from runtime.confinement import LIMITS
 
     key, equals, value = text.partition("=")
     soft, colon, hard = value.partition(":")

@@ -1,13 +1,10 @@
-"""Capabilities: their names and numbers, the default sets, and a process giving up those it shall not have.
+"""Capabilities: their names and numbers, the default sets, and what the command line makes of them.
 
 A set of capabilities is an int, bit N for capability N. Hot: `box run` imports it. Sources: capabilities(7), linux/capability.h.
 """
 
-import posix as os
-from _ctypes import get_errno
-
-from store.errors import UsageError
-from store.syscalls import MINUS_ONE, Long, Page, function, libc
+from store.errors import RunError, UsageError
+from store.syscalls import buffer, libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,9 +21,7 @@ NAMES = (
 )  # fmt: skip
 ALL = (1 << len(NAMES)) - 1
 
-PR_CAPBSET_DROP, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
-_VERSION_3 = 0x20080522
-_EPERM, _EINVAL = 1, 22
+VERSION_3 = 0x20080522  # of capget and capset
 
 
 def mask_of(names: "Iterable[str]") -> int:
@@ -58,10 +53,11 @@ RUN_DEFAULT = mask_of(("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET
 BUILD_DEFAULT = RUN_DEFAULT | mask_of(("SETFCAP", "SETPCAP", "SYS_CHROOT"))
 
 
-def adjust(default: int, add: "Iterable[str]", drop: "Iterable[str]") -> int:
-    """The set that `--cap-add` and `--cap-drop` make of `default`. ALL is every capability; one dropped stays dropped.
+def adjust(default: int, add: "Iterable[str]", drop: "Iterable[str]", *, held: int = ALL) -> int:
+    """The set that `--cap-add` and `--cap-drop` make of `default`. One dropped stays dropped, and ALL is every one.
 
-    Called before the container's root is entered: a mistake imports difflib for its hint.
+    `held` is what box itself has to give: ALL is no more than that, and to add by name what it lacks is a RunError. A mistake
+    imports difflib for its hint.
     """
     added, add_all = _split(add)
     dropped, drop_all = _split(drop)
@@ -70,51 +66,23 @@ def adjust(default: int, add: "Iterable[str]", drop: "Iterable[str]") -> int:
     contradiction = names_of(added & dropped)
     if contradiction:
         raise UsageError(f"{contradiction[0]} is both added and dropped", hint="name it in one of --cap-add and --cap-drop")
+    lacking = names_of(added & ~held)
+    if lacking:
+        raise RunError(
+            f"box itself lacks {', '.join(lacking)}", hint="what it lacks it cannot give: see CapPrm in /proc/self/status"
+        )
     if drop_all:
         return added
-    return (ALL if add_all else default | added) & ~dropped
-
-
-def limit_bounding(mask: int) -> None:
-    """Take all but `mask` out of the calling thread's bounding set, those too that this kernel has and the table does not."""
-    prctl, drop, number = function("prctl"), Long(PR_CAPBSET_DROP), Long(0)
-    for number.value in range(64):
-        if not mask >> number.value & 1 and prctl(drop, number) in MINUS_ONE:
-            errno = get_errno()
-            if errno == _EINVAL:
-                return  # past the kernel's last capability
-            raise OSError(errno, f"drop capability {number.value} from the bounding set: {os.strerror(errno)}")
-
-
-def limit_own(mask: int) -> None:
-    """Make permitted and effective `mask`, inheritable and ambient empty, for the calling thread.
-
-    Of `mask`, what the thread does not hold (box itself was started with less) is left out.
-    """
-    try:
-        _capset(mask)
-    except OSError as err:
-        if err.errno != _EPERM:
-            raise
-        _capset(mask & permitted())
-    libc("prctl", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    return (held if add_all else default | added) & ~dropped
 
 
 def permitted() -> int:
     """What the calling thread may use: the most that it can leave to a container."""
-    data = Page()
-    libc("capget", _header(), data)
-    return int.from_bytes(data[4:8] + data[16:20], "little")
-
-
-def _capset(mask: int) -> None:
+    memory, _ = buffer(24)
+    libc("capget", VERSION_3.to_bytes(4, "little") + bytes(4), memory)  # pid 0: the calling thread
+    data = bytes(memory)
     # struct __user_cap_data_struct[2]: effective, permitted, inheritable; the low words, then the high ones.
-    low, high = (mask & 0xFFFFFFFF).to_bytes(4, "little"), (mask >> 32).to_bytes(4, "little")
-    libc("capset", _header(), low + low + bytes(4) + high + high + bytes(4))
-
-
-def _header() -> bytes:
-    return _VERSION_3.to_bytes(4, "little") + bytes(4)  # pid 0: the calling thread
+    return int.from_bytes(data[4:8] + data[16:20], "little")
 
 
 def _split(names: "Iterable[str]") -> tuple[int, bool]:

@@ -4,6 +4,7 @@ Both `run` and `exec` end with these calls. Sources: the man pages of the calls;
 seccomp(2).
 """
 
+from runtime.capabilities import VERSION_3, permitted
 from runtime.linux import PR_SET_DUMPABLE
 from runtime.program import EINVAL, ENOSYS, Program
 from runtime.users import User
@@ -12,7 +13,6 @@ from store.syscalls import address_of
 
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAP_AMBIENT = 24, 38, 22, 47
 _PR_CAP_AMBIENT_CLEAR_ALL, _SECCOMP_MODE_FILTER, _KEYCTL_JOIN_SESSION_KEYRING = 4, 2, 1
-_CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
 NO_LIMIT = 2**64 - 1
 
@@ -34,8 +34,8 @@ def confine(
     """Add the steps that make the child `user`, with `capability_mask`, behind the filter `seccomp` (empty: none).
 
     A user that is not root gets no capabilities, as with docker; the mask then still bounds what a set-user-id program may
-    gain. Inheritable and ambient capabilities are always empty. Core dumps are off unless `limits` (name, soft, hard; -1 is no
-    limit) says otherwise. Raises RunError for a limit that nobody knows.
+    gain. Root gets no more than box itself has. Inheritable and ambient capabilities are always empty. Core dumps are off
+    unless `limits` (name, soft, hard; -1 is no limit) says otherwise. Raises RunError for a limit that nobody knows.
     """
     call = program.call
     # Namespaces do not separate the session keyring; a kernel without keys has none.
@@ -57,11 +57,11 @@ def confine(
     call("setresuid", user.uid, user.uid, user.uid)
     # Again: a change of identity sets it to what fs.suid_dumpable says.
     call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
-    own = capability_mask if user.uid == 0 else 0
+    own = capability_mask & permitted() if user.uid == 0 else 0
     low, high = (own & 0xFFFFFFFF).to_bytes(4, "little"), (own >> 32).to_bytes(4, "little")
     # struct __user_cap_data_struct[2]: effective, permitted, inheritable; the low words, then the high ones.
     data = low + low + bytes(4) + high + high + bytes(4)
-    call("capset", _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4), data, action="set capabilities")
+    call("capset", VERSION_3.to_bytes(4, "little") + bytes(4), data, action="set capabilities")
     call("prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, action="clear ambient capabilities")
     if no_new_privileges:
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")

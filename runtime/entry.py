@@ -15,16 +15,17 @@ from runtime.linux import (
     PR_SET_PDEATHSIG,
     SIGKILL,
 )
-from runtime.program import EPERM, Program, text
+from runtime.program import AT_FDCWD, EPERM, Program, text
 from runtime.seccomp_cache import filter_bytes
 from runtime.spec import DEFAULT_PATH, Spec
 from runtime.users import User
-from store.syscalls import address_of, encode
+from store.syscalls import RESOLVE_NO_MAGICLINKS, address_of, encode, open_how
 
 _RESERVED = (SIGKILL, 19, 32, 33)  # two that cannot be set, two that are libc's own
 _SIG_DFL = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
 _SIG_SETMASK, _EMPTY_SET = 2, bytes(8)
 _SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, _TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
+_ENTERING = open_how(os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_NO_MAGICLINKS)
 _FIRST_CLOSED = 4  # 0, 1, 2 are the program's, 3 is the lifeline
 
 
@@ -63,7 +64,17 @@ class Command:
             call("dup3", lifeline, 3, os.O_CLOEXEC)
         # Before the working directory is entered, so that one of /proc/self/fd/N has nothing of the machine to lead to.
         call("close_range", _FIRST_CLOSED, 0xFFFFFFFF, 0, action="close descriptors")
-        call("chdir", text(self.cwd), action="change to the working directory", path=self.cwd)
+        # Nor through the caller's own descriptors, if one of them is a directory: "magic" links are not followed at all.
+        directory = call(
+            "openat2",
+            AT_FDCWD,
+            text(self.cwd),
+            _ENTERING,
+            len(_ENTERING),
+            action="change to the working directory",
+            path=self.cwd,
+        )
+        call("fchdir", directory, action="change to the working directory", path=self.cwd)
         confine(
             program,
             self.user,

@@ -1,4 +1,4 @@
-"""The compiled system call filters: kept in the store by what they depend on, and installed. Hot: `box run` imports it.
+"""The compiled system call filters, kept in the store by what they depend on. Hot: `box run` imports it.
 
 A filter depends on the profile, the machine and those of the container's capabilities that open a gate in the profile. The file
 is derived data, never synced: it says by itself whether it is whole, and one that is not is compiled again.
@@ -7,14 +7,13 @@ is derived data, never synced: it says by itself whether it is whole, and one th
 import posix as os
 
 from store.errors import RunError
-from store.syscalls import MACHINE, address_of, exists, libc
+from store.syscalls import MACHINE, exists
 
 # seccomp_profile.digest(): a test holds it to the tables.
 PROFILE = "7ebb152b0199a426"
 # The capabilities that the profile asks for; the others make no difference to the filter.
 GATES = 0xC406FF0004
 
-PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 _MAGIC = b"boxbpf1\n"
 _PRIME = (1 << 61) - 1
 _LARGEST = 8 * 4096  # BPF_MAXINSNS
@@ -37,15 +36,6 @@ def filter_bytes(root: str, capability_mask: int) -> bytes:
     finally:
         os.close(fd)
     return _body(data) or _compile(directory, path, gates)
-
-
-def install(program: bytes) -> None:
-    """Put the calling thread and all it starts behind `program`, for good: seccomp(2). Takes no_new_privs or CAP_SYS_ADMIN."""
-    fprog = (len(program) // 8).to_bytes(8, "little") + address_of(program).to_bytes(8, "little")
-    try:
-        libc("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, fprog, 0, 0)
-    except OSError as err:
-        raise OSError(err.errno, f"install the system call filter: {os.strerror(err.errno or 0)}") from err
 
 
 def _body(data: bytes) -> bytes:

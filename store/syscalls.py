@@ -2,7 +2,7 @@
 
 `_ctypes` is used without its wrapper package `ctypes`, whose import costs 2.4 ms of a command that lasts ten. Every
 function raises `OSError` with errno, the call's name and, where there is one, the path. Integers are passed at full width,
-`bytes` as a pointer to their data, `None` as a null pointer. A `Page` or a `buffer` is what the kernel writes into.
+`bytes` as a pointer to their data, `None` as a null pointer. A `buffer` is what the kernel writes into.
 
 Sources: the man pages of the calls; linux/mount.h, linux/openat2.h. Calls numbered from 424 on have the same number on every
 architecture.
@@ -52,11 +52,10 @@ if TYPE_CHECKING:
 
     _SimpleInt = _SimpleCData[int]
     _SimpleBytes = _SimpleCData[bytes]
-    _BytesArray = Array[_SimpleBytes]
     Buffer = Array[Any]
 else:
     _SimpleInt = _SimpleBytes = _SimpleCData
-    _BytesArray = Buffer = Array
+    Buffer = Array
 
 
 class Long(_SimpleInt):
@@ -71,13 +70,6 @@ class _Char(_SimpleBytes):
 
 class _CharPointer(_SimpleBytes):
     _type_ = "z"
-
-
-class Page(_BytesArray):
-    """A zeroed page for the kernel to write into; a slice of it is `bytes`."""
-
-    _type_ = _Char
-    _length_ = 4096
 
 
 Argument = int | bytes | Buffer | None
@@ -98,7 +90,7 @@ _syscall = _Function(dlsym(_libc, "syscall"))
 _syscall_holding = _HoldingFunction(dlsym(_libc, "syscall"))
 _functions: dict[str, _Function] = {}
 # As a long, and as an int in the lower half of the register, whose upper half then means nothing. No address ends so.
-MINUS_ONE = (-1, 0xFFFFFFFF)
+_MINUS_ONE = (-1, 0xFFFFFFFF)
 
 
 def _widen(arguments: tuple[Argument, ...]) -> list[Long | bytes | Buffer | None]:
@@ -128,18 +120,13 @@ def syscall_keeping_the_lock(name: str, number: int, *arguments: Argument) -> in
 
 def libc(name: str, *arguments: Argument, path: str | None = None) -> int:
     """Call libc's function `name`."""
-    result: int = function(name)(*_widen(arguments))
-    if result in MINUS_ONE:
+    function = _functions.get(name)
+    if function is None:
+        function = _functions[name] = _Function(dlsym(_libc, name))
+    result: int = function(*_widen(arguments))
+    if result in _MINUS_ONE:
         raise _fail(name, path)
     return result
-
-
-def function(name: str) -> "Callable[..., int]":
-    """libc's function `name` as C has it, for calls in a row or expected errors: MINUS_ONE has the failures, `get_errno` why."""
-    found = _functions.get(name)
-    if found is None:
-        found = _functions[name] = _Function(dlsym(_libc, name))
-    return found
 
 
 def address_of(data: bytes) -> int:
@@ -176,9 +163,13 @@ def exists(path: str) -> bool:
 
 def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2) with close-on-exec; `resolve` is of RESOLVE_*. EAGAIN (a rename raced the walk) is tried again by the caller."""
-    name = encode(path)
-    how = b"".join(value.to_bytes(8, "little") for value in (flags | os.O_CLOEXEC, mode, resolve))
+    name, how = encode(path), open_how(flags, mode, resolve)
     return syscall("openat2", OPENAT2, directory, name, how, len(how), path=decode(name))
+
+
+def open_how(flags: int, mode: int, resolve: int) -> bytes:
+    """The structure that openat2(2) takes, with close-on-exec."""
+    return b"".join([value.to_bytes(8, "little") for value in (flags | os.O_CLOEXEC, mode, resolve)])
 
 
 def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:

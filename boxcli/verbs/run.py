@@ -153,9 +153,9 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.stop_signal = values.one("stop_signal", int) or _stop_signal(image.stop_signal) or spec.stop_signal
     added, dropped = values.all("cap_add", str), values.all("cap_drop", str)
     if added or dropped:
-        from runtime.capabilities import RUN_DEFAULT, adjust
+        from runtime.capabilities import RUN_DEFAULT, adjust, permitted
 
-        spec.capabilities = adjust(RUN_DEFAULT, added, dropped)
+        spec.capabilities = adjust(RUN_DEFAULT, added, dropped, held=permitted())
     for option in values.all("security_opt", str):
         if option == "seccomp=unconfined":
             spec.seccomp = False

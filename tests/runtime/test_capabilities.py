@@ -1,16 +1,13 @@
-"""Names, sets, and giving capabilities up."""
+"""Names, sets, and what the command line makes of them."""
 
-import errno
 import os
 import re
 
 import pytest
 
-from runtime import capabilities
-from runtime.capabilities import ALL, BUILD_DEFAULT, NAMES, RUN_DEFAULT, adjust, mask_of, names_of
-from store.errors import UsageError
-from store.syscalls import libc
-from tests.runtime.child import result_of, status
+from runtime.capabilities import ALL, BUILD_DEFAULT, NAMES, RUN_DEFAULT, adjust, mask_of, names_of, permitted
+from store.errors import RunError, UsageError
+from tests.runtime.child import keep, result_of, status
 
 
 def test_the_table_has_the_kernels_names_and_numbers() -> None:
@@ -91,68 +88,27 @@ def test_an_unknown_name_is_answered_with_the_likely_one() -> None:
     assert "capabilities(7)" in caught.value.hint
 
 
-@pytest.mark.needs("root")
-def test_the_bounding_set_keeps_the_mask_and_nothing_else() -> None:
-    def give_up() -> list[str]:
-        before = status()["CapBnd"]
-        capabilities.limit_bounding(RUN_DEFAULT)
-        return [before, status()["CapBnd"]]
-
-    before, after = result_of(give_up)
-    assert int(after, 16) == RUN_DEFAULT
-    assert int(before, 16) & ~RUN_DEFAULT
+def test_all_is_what_box_itself_has_and_no_more() -> None:
+    held = ALL & ~mask_of(["SYS_RESOURCE", "BPF"])
+    assert adjust(RUN_DEFAULT, ["ALL"], [], held=held) == held
+    assert adjust(RUN_DEFAULT, ["ALL"], ["KILL"], held=held) == held & ~(1 << 5)
+    assert adjust(RUN_DEFAULT, ["NET_RAW"], [], held=held) == RUN_DEFAULT | 1 << 13
 
 
-@pytest.mark.needs("root")
-def test_a_capability_that_the_table_does_not_have_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a kernel newer than the table."""
-    monkeypatch.setattr(capabilities, "NAMES", NAMES[:20])
+def test_what_box_itself_lacks_cannot_be_added_by_name() -> None:
+    held = ALL & ~mask_of(["SYS_RESOURCE", "BPF"])
+    with pytest.raises(RunError, match="box itself lacks SYS_RESOURCE, BPF"):
+        adjust(RUN_DEFAULT, ["sys_resource", "NET_RAW", "bpf"], [], held=held)
 
-    def give_up() -> str:
-        capabilities.limit_bounding(1)
-        return status()["CapBnd"]
 
-    assert int(result_of(give_up), 16) == 1
+def test_what_this_process_may_use_is_what_the_kernel_says() -> None:
+    assert permitted() == int(status()["CapPrm"], 16)
 
 
 @pytest.mark.needs("root")
-def test_own_sets_are_the_mask_with_nothing_inheritable_or_ambient() -> None:
-    def give_up() -> list[dict[str, str]]:
-        # What a careless caller may have left: inheritable and ambient.
-        everything = capabilities.permitted()
-        low, high = (everything & 0xFFFFFFFF).to_bytes(4, "little"), (everything >> 32).to_bytes(4, "little")
-        libc("capset", capabilities._header(), low * 3 + high * 3)
-        libc("prctl", 47, 2, 5, 0, 0)  # PR_CAP_AMBIENT_RAISE, CAP_KILL
-        before = status()
-        capabilities.limit_own(RUN_DEFAULT)
-        return [before, status()]
+def test_what_was_given_up_is_no_longer_permitted() -> None:
+    def give_up() -> int:
+        keep(RUN_DEFAULT & ~(1 << 5))
+        return permitted()
 
-    before, after = result_of(give_up)
-    assert int(before["CapInh"], 16) and int(before["CapAmb"], 16) == 1 << 5
-    assert {name: int(after[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {
-        "CapInh": 0,
-        "CapPrm": RUN_DEFAULT,
-        "CapEff": RUN_DEFAULT,
-        "CapAmb": 0,
-    }
-
-
-@pytest.mark.needs("root")
-def test_what_box_itself_lacks_is_left_out() -> None:
-    def give_up() -> str:
-        capabilities.limit_own(capabilities.permitted() & ~(1 << 5))
-        capabilities.limit_own(RUN_DEFAULT)
-        return status()["CapEff"]
-
-    assert int(result_of(give_up), 16) == RUN_DEFAULT & ~(1 << 5)
-
-
-@pytest.mark.needs("root")
-def test_dropping_from_the_bounding_set_without_the_right_to_is_an_error_that_names_it() -> None:
-    def give_up() -> None:
-        capabilities.limit_own(0)
-        capabilities.limit_bounding(0)
-
-    failure = result_of(give_up)
-    assert failure["errno"] == errno.EPERM
-    assert "drop capability 0 from the bounding set" in failure["text"]
+    assert result_of(give_up) == RUN_DEFAULT & ~(1 << 5)

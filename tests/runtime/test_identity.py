@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from runtime import container
 from store.errors import CommandNotExecutable, CommandNotFound, RunError, SetupFailed
 from tests.containers import Site
 
@@ -79,6 +80,26 @@ def test_a_working_directory_that_is_a_descriptor_leads_nowhere(site: Site, numb
     finally:
         os.close(root)
         os.close(200)
+
+
+def test_a_working_directory_that_is_a_descriptor_of_the_caller_s_own_leads_nowhere(site: Site, tmp_path: Path) -> None:
+    """`box run IMAGE <.`: the image's working directory must not choose to begin in a directory of this machine."""
+    (tmp_path / "canary").write_text("outside")
+
+    def run(*argv: str, cwd: str) -> str:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        with (tmp_path / "out").open("w+b") as out:
+            container.run(site.spec(*argv, cwd=cwd), stdin=directory, stdout=out.fileno(), stderr=2)
+            out.seek(0)
+            text = out.read().decode()
+        os.close(directory)
+        return text
+
+    assert run("cat", "/proc/self/fd/0/canary", cwd="/") == "outside"  # the control: the descriptor does lead out
+    with pytest.raises(SetupFailed, match="change to the working directory"):
+        run("cat", "canary", cwd="/proc/self/fd/0")
+    with pytest.raises(SetupFailed, match="change to the working directory"):
+        run("pwd", cwd="/proc/self/cwd")
 
 
 def test_a_working_directory_that_is_a_link_to_a_descriptor_is_refused(site: Site, tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ import pytest
 
 from runtime.capabilities import ALL, RUN_DEFAULT, mask_of
 from runtime.seccomp import ALLOW, Profile, Rule, assemble, errno, machines
-from runtime.seccomp_cache import install
 from runtime.seccomp_profile import default
 from runtime.syscall_numbers import NUMBERS
-from store.syscalls import MACHINE, Page, libc, syscall
-from tests.runtime.child import result_of
+from store.syscalls import MACHINE, libc, syscall
+from tests.runtime.child import install, result_of
 
 EPERM, ENOSYS = 1, 38
 CALLS = NUMBERS.get(MACHINE, {})
@@ -24,7 +23,7 @@ SIGCHLD = 17
 pytestmark = pytest.mark.skipif(MACHINE not in machines(), reason=f"no filter for {MACHINE}")
 
 
-def errno_of(name: str, *arguments: int | bytes | Page | None) -> int:
+def errno_of(name: str, *arguments: int | bytes | None) -> int:
     """0, or the errno of the call. A child that it makes ends at once."""
     try:
         result = syscall(name, CALLS[name], *arguments)
@@ -39,7 +38,6 @@ def behind(profile: Profile, call: Callable[[], int]) -> int:
     """What `call` returns in a process behind the filter."""
 
     def act() -> int:
-        libc("prctl", 38, 1, 0, 0, 0)
         install(assemble(profile, MACHINE))
         return call()
 
@@ -195,27 +193,3 @@ def test_i386_calls_do_not_pass_the_filter() -> None:
     assert result_of(lambda: _int80(20) == os.getpid()) is True  # the control: 20 is getpid there
     assert behind(default(ALL), lambda: _int80(20)) == -ENOSYS
     assert behind(default(RUN_DEFAULT), lambda: _int80(310)) == -ENOSYS
-
-
-def test_a_filter_that_the_kernel_refuses_is_an_error_and_not_silence() -> None:
-    """Nothing may run unfiltered because an install failed unnoticed."""
-
-    def act() -> int:
-        libc("prctl", 38, 1, 0, 0, 0)
-        install(b"\0" * 8)
-        return 0
-
-    failure = result_of(act)
-    assert failure["errno"] == 22
-    assert "install the system call filter: Invalid argument" in failure["text"]
-
-
-def test_a_filter_without_no_new_privs_takes_a_capability() -> None:
-    from runtime.capabilities import limit_own
-
-    def act() -> int:
-        limit_own(0)
-        install(assemble(default(0), MACHINE))
-        return 0
-
-    assert result_of(act)["errno"] == 13

@@ -1,6 +1,7 @@
 """Who `user[:group]` is, in the words of a hostile image."""
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -120,6 +121,12 @@ def test_a_malformed_group_is_no_entry(line: bytes) -> None:
     with pytest.raises(RunError, match="no group 'app'"):
         find(PASSWD, line + b"\n", "root:app")
     assert find(PASSWD, line + b"\n", "app").groups == (1001,)
+
+
+def test_a_comment_is_no_entry_whatever_it_is_asked_for() -> None:
+    with pytest.raises(RunError, match="no user '#app'"):
+        find(b"#app:x:7:7::/:\n", b"", "#app")
+    assert find(b"#root:x:0:9::/commented:\n", b"", "0").gid == 0
 
 
 def test_lines_may_end_in_carriage_returns_or_in_nothing() -> None:
@@ -256,6 +263,43 @@ def test_a_device_is_looked_at_and_never_opened(image: Image, monkeypatch: pytes
     with pytest.raises(RunError, match="not a regular file"):
         resolve(image.fd, "0")
     assert flags == [os.O_PATH]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "file"])
+def test_a_file_that_is_replaced_between_look_and_open_is_not_read(
+    image: Image, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = image.etc / "passwd"
+    path.write_bytes(PASSWD)
+
+    def openat2(directory: int, name: str, how: int, mode: int = 0, resolve: int = 0) -> int:
+        if not how & os.O_PATH:
+            path.rename(image.etc / "looked-at")
+            _make("fifo", path) if kind == "fifo" else path.write_bytes(b"app:x:0:0::/:\n")
+        return syscalls.openat2(directory, name, how, mode, resolve)
+
+    monkeypatch.setattr(users, "openat2", openat2)
+    with pytest.raises(RunError, match="/etc/passwd was replaced while it was read"):
+        resolve(image.fd, "app")
+
+
+def test_a_look_that_a_rename_disturbed_is_taken_again_and_not_for_ever(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    (image.etc / "passwd").write_bytes(PASSWD)
+    disturbed = 0
+
+    def openat2(directory: int, name: str, how: int, mode: int = 0, resolve: int = 0) -> int:
+        nonlocal disturbed
+        disturbed += 1
+        if disturbed % patience:
+            raise OSError(errno.EAGAIN, "openat2: Resource temporarily unavailable")
+        return syscalls.openat2(directory, name, how, mode, resolve)
+
+    monkeypatch.setattr(users, "openat2", openat2)
+    patience = 5
+    assert resolve(image.fd, "app").uid == 1000
+    patience = 1_000_000
+    with pytest.raises(RunError, match="cannot be opened: Resource temporarily unavailable"):
+        resolve(image.fd, "app")
 
 
 def test_a_file_over_one_mebibyte_is_refused_and_one_just_below_read(image: Image) -> None:

@@ -35,14 +35,14 @@ def test_what_a_function_returns_comes_back() -> None:
     assert syscalls.syscall("getpid", {"x86_64": 39, "aarch64": 172}[syscalls.MACHINE]) == os.getpid()
 
 
-def test_the_kernel_writes_into_a_page() -> None:
-    page = syscalls.Page()
-    assert syscalls.libc("gethostname", page, 4096) == 0
-    assert page[:].split(b"\0")[0].decode() == os.uname().nodename
+def test_the_kernel_writes_into_a_buffer() -> None:
+    memory, _ = syscalls.buffer(4096)
+    assert syscalls.libc("gethostname", memory, 4096) == 0
+    assert memory.value.decode() == os.uname().nodename
 
 
 def test_an_address_is_where_the_bytes_lie() -> None:
     data = b"some bytes, and a few more"
-    page = syscalls.Page()
-    syscalls.libc("memcpy", page, syscalls.address_of(data), len(data))
-    assert page[: len(data)] == data
+    memory, address = syscalls.buffer(64)
+    assert syscalls.libc("memcpy", address, syscalls.address_of(data), len(data)) == address
+    assert memory.raw[: len(data)] == data
