@@ -88,12 +88,13 @@ def test_a_working_directory_that_is_a_descriptor_of_the_caller_s_own_leads_nowh
 
     def run(*argv: str, cwd: str) -> str:
         directory = os.open(tmp_path, os.O_RDONLY)
-        with (tmp_path / "out").open("w+b") as out:
-            container.run(site.spec(*argv, cwd=cwd), stdin=directory, stdout=out.fileno(), stderr=2)
-            out.seek(0)
-            text = out.read().decode()
-        os.close(directory)
-        return text
+        try:
+            with (tmp_path / "out").open("w+b") as out:
+                container.run(site.spec(*argv, cwd=cwd), stdin=directory, stdout=out.fileno(), stderr=2)
+                out.seek(0)
+                return out.read().decode()
+        finally:
+            os.close(directory)
 
     assert run("cat", "/proc/self/fd/0/canary", cwd="/") == "outside"  # the control: the descriptor does lead out
     with pytest.raises(SetupFailed, match="change to the working directory"):
