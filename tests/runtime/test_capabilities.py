@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from runtime.capabilities import ALL, BUILD_DEFAULT, NAMES, RUN_DEFAULT, adjust, mask_of, names_of, permitted
+from runtime.capabilities import ALL, BUILD_DEFAULT, NAMES, RUN_DEFAULT, VERSION_3, adjust, mask_of, names_of, permitted
 from store.errors import RunError, UsageError
+from store.syscalls import libc
 from tests.runtime.child import keep, result_of, status
 
 
@@ -103,6 +104,18 @@ def test_what_box_itself_lacks_cannot_be_added_by_name() -> None:
 
 def test_what_this_process_may_use_is_what_the_kernel_says() -> None:
     assert permitted() == int(status()["CapPrm"], 16)
+
+
+@pytest.mark.needs("root")
+def test_what_is_permitted_counts_and_not_what_is_in_effect() -> None:
+    def lay_aside() -> list[int]:
+        before = permitted()
+        low, high = (before & 0xFFFFFFFF).to_bytes(4, "little"), (before >> 32).to_bytes(4, "little")
+        libc("capset", VERSION_3.to_bytes(4, "little") + bytes(4), bytes(4) + low + bytes(8) + high + bytes(4))
+        return [before, permitted(), int(status()["CapEff"], 16)]
+
+    before, after, effective = result_of(lay_aside)
+    assert before == after and effective == 0
 
 
 @pytest.mark.needs("root")

@@ -214,6 +214,13 @@ def test_the_order_of_the_steps() -> None:
     assert names(seccomp=b"") == ["keyctl", "prlimit64", bounding, *identity, no_new_privs, "execve"]
 
 
+def test_real_effective_and_saved_ids_are_all_the_user_s() -> None:
+    """execve hides a saved id that is still root's, but the steps in between would have it."""
+    calls = {call.name: call.arguments for call in executing(APP, RUN_DEFAULT, ["/bin/true"]).calls}
+    assert calls["setresgid"] == (APP.gid,) * 3
+    assert calls["setresuid"] == (APP.uid,) * 3
+
+
 def test_every_capability_outside_the_mask_is_dropped_those_that_nobody_knows_too() -> None:
     dropped = [
         call.arguments[1]
