@@ -10,6 +10,10 @@ from runtime.logs import LogWriter
 from runtime.spec import Spec
 from store.errors import BoxError, RunError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
 
 def run_detached(spec: Spec) -> None:
     """Start the container and return once its program runs. Raises what `container.run` would, and nothing is left then."""
@@ -48,12 +52,13 @@ def _look_after(spec: Spec, journal: Journal, messages: int) -> None:
             first = kept + 1
         linux.close_from(first)
         os.chdir("/")
-        copies = Copies(spec.terminal, -1, -1, -1, LogWriter(journal.path + "/log"))
         try:
+            copies = Copies(spec.terminal, -1, -1, -1, LogWriter(journal.path + "/log"))
             process = launch(spec, journal, copies.ends())
         except BoxError as err:
-            os.write(messages, f"{err.exit_status}\0{err.message}\0{err.hint}".encode("utf-8", "surrogateescape"))
-            os._exit(1)
+            _tell(messages, err.exit_status, err.message, err.hint)
+        except Exception as err:  # a full disk, or a bug: whoever started it says so
+            _tell(messages, RunError.exit_status, f"{type(err).__name__}: {err}", "")
         copies.begin(process.master)
         os.write(messages, b"ok")
         os.close(messages)
@@ -65,3 +70,8 @@ def _look_after(spec: Spec, journal: Journal, messages: int) -> None:
             process.abandon()
     finally:
         os._exit(0)
+
+
+def _tell(messages: int, status: int, message: str, hint: str) -> "NoReturn":
+    os.write(messages, f"{status}\0{message}\0{hint}".encode("utf-8", "surrogateescape"))
+    os._exit(1)
