@@ -187,15 +187,19 @@ def traced(pattern: str, *command: str, **options: Any) -> "subprocess.Popen[byt
     return subprocess.Popen(["strace", "-qqq", "-o", "/dev/null", "-e", f"inject={pattern}", *command], **options)
 
 
+def reap_orphans(known: set[int]) -> None:
+    """Do what a machine's init does: wait for the children that lost their parents, all but the `known` ones."""
+    for pid in children() - known:
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            pass
+
+
 def _left_processes(before: set[int]) -> list[str]:
     deadline = time.monotonic() + 5
     while True:
-        left = children() - before
-        for pid in left:
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
+        reap_orphans(before)
         left = children() - before
         if not left:
             return []
