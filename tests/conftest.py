@@ -2,12 +2,16 @@
 
 import os
 import platform
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import machine
+
+if TYPE_CHECKING:
+    from tests.containers import Site
 
 # What the caller's environment may change of box, of Python, or of a peer.
 _STRAY = (
@@ -84,3 +88,20 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     for name in list(os.environ):
         if name.startswith(("LC_", "LANG", "BOX_", "PYTHON")) and name not in ("BOX_ROOT", "BOX_REQUIRE"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def _site(tmp_path_factory: pytest.TempPathFactory) -> "Site":
+    from tests import containers
+
+    return containers.make_site(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture
+def site(_site: "Site", monkeypatch: pytest.MonkeyPatch) -> Iterator["Site"]:
+    """A store with the image `probe`, of which nothing but the image is left when the test is over."""
+    from tests import containers
+
+    monkeypatch.setenv("BOX_ROOT", _site.root)
+    with containers.traceless(_site):
+        yield _site

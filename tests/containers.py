@@ -6,7 +6,6 @@ import glob
 import inspect
 import json
 import os
-import subprocess
 import tempfile
 import textwrap
 import time
@@ -123,28 +122,41 @@ config:
     return Site(store.root, list(prepare(store, IMAGE).trees))
 
 
+class Traces:
+    """What there is of containers on the machine now, to be compared with what there is later."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        os.makedirs(f"{site.root}/containers", exist_ok=True)
+        self.watch = libc("inotify_init1", _IN_NONBLOCK | os.O_CLOEXEC)
+        libc("inotify_add_watch", self.watch, os.fsencode(f"{site.root}/containers"), _IN_CREATE)
+        self.processes, self.mounts, self.descriptors = children(), _mounts(site.root), _descriptors()
+
+    def close(self) -> None:
+        os.close(self.watch)
+
+    def left(self) -> list[str]:
+        """What is new: processes, control groups of any container made meanwhile, mounts, directories, names, descriptors."""
+        found = _left_processes(self.processes)
+        found += [f"cgroup {path}" for each in _created(self.watch) for path in cgroups(each)]
+        found += [f"mount {line}" for line in sorted(_mounts(self.site.root) - self.mounts)]
+        for folder in ("containers", "names", "drafts"):
+            found += [f"{folder}/{name}" for name in _listing(f"{self.site.root}/{folder}")]
+        return found + [f"descriptor {each}" for each in sorted(_descriptors() - self.descriptors)]
+
+
 @contextmanager
 def traceless(site: Site) -> Iterator[None]:
-    """Fail where anything of a container is left at the end: a process, a mount, a control group, a directory, a name, a
-    descriptor."""
-    os.makedirs(f"{site.root}/containers", exist_ok=True)
-    watch = libc("inotify_init1", _IN_NONBLOCK | os.O_CLOEXEC)
-    libc("inotify_add_watch", watch, os.fsencode(f"{site.root}/containers"), _IN_CREATE)
+    """Fail where anything of a container is left at the end."""
+    traces = Traces(site)
     # What loses its parent becomes this process' child: nothing that a test started can hide.
     libc("prctl", _SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    processes, mounts, descriptors = children(), _mounts(site.root), _descriptors()
     try:
         yield
-        left = _left_processes(processes)
-        identities = _created(watch)
-        left += [f"cgroup {path}" for each in identities for path in cgroups(each)]
-        left += [f"mount {line}" for line in sorted(_mounts(site.root) - mounts)]
-        for folder in ("containers", "names", "drafts"):
-            left += [f"{folder}/{name}" for name in _listing(f"{site.root}/{folder}")]
-        left += [f"descriptor {each}" for each in sorted(_descriptors() - descriptors)]
+        left = traces.left()
     finally:
         libc("prctl", _SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-        os.close(watch)
+        traces.close()
     for one in site.containers.all():  # so that the next test is not blamed for it
         lifecycle.remove(one, force=True)
     assert not left
@@ -180,11 +192,6 @@ def until(condition: Callable[[], Any], patience: float = 20.0) -> Any:
         assert time.monotonic() < deadline, "it did not come to be"
         time.sleep(0.005)
     return value
-
-
-def traced(pattern: str, *command: str, **options: Any) -> "subprocess.Popen[bytes]":
-    """`command` under strace, which tampers with its calls as `pattern` (strace's -e inject) says; children are left alone."""
-    return subprocess.Popen(["strace", "-qqq", "-o", "/dev/null", "-e", f"inject={pattern}", *command], **options)
 
 
 def reap_orphans(known: set[int]) -> None:
