@@ -136,12 +136,12 @@ def reap(root: str) -> None:
         return
     for identity in identities:
         path = f"{root}/containers/{identity}"
-        if exists(path + "/exit"):
+        if exists(path + "/exit") and exists(path + "/journal"):  # without the one, its removal was under way
             continue
         journal = Journal.hold(path)
         if journal is None:
             continue
-        if exists(path + "/exit"):  # it ended, and was let go of, just now
+        if exists(path + "/exit") and exists(path + "/journal"):  # it ended, and was let go of, just now
             journal.close()
             continue
         from runtime.reaping import bury
