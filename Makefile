@@ -44,7 +44,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # An editable install; the launcher finds the sources through it without `site`.
-$(VENV)/.box: pyproject.toml boxcli/scripts/box boxcli/scripts/box-runtime boxcli/scripts/box-python | $(BIN)/python
+$(VENV)/.box: pyproject.toml boxcli/scripts/box boxcli/scripts/box-runtime boxcli/scripts/box-python boxcli/scripts/box-places | $(BIN)/python
 	$(INSTALL) --editable .
 	touch $@
 

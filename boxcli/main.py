@@ -26,6 +26,7 @@ VERBS = (
     "version", "info", "completion",
 )  # fmt: skip
 
+OFF_THE_HOT_PATH = ("os", "runtime.seccomp")  # a run that loads one had something to make that the next finds made
 COMPLETION_VARIABLE = "_BOX_COMPLETE"  # set by the shells' completion scripts
 DEPENDENCIES = ("click", "yaml", "requests", "zstandard", "isal")
 
@@ -57,7 +58,7 @@ def enter(program: str, argv: "Sequence[str]", finder: "Finder | None" = None) -
         sys.meta_path.append(_SiteLater)  # type: ignore[arg-type]  # a class with a static find_spec is finder enough
     if program == "box":
         status = main(argv)
-        if finder is not None and "os" not in sys.modules:  # only the hot path does without it
+        if finder is not None and not any(module in sys.modules for module in OFF_THE_HOT_PATH):
             finder.keep()
     else:
         from boxcli import runtime_main

@@ -42,6 +42,8 @@ class Process:
 
     def finish(self) -> Outcome:
         """Wait for the end, and leave nothing of the container but, unless it is `removed`, its record."""
+        if self.spec.removed:
+            self.journal.trim()
         _, wait_status = os.waitpid(self.pid, 0)
         self.pid = 0
         outcome = Outcome(wait_status)

@@ -23,7 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.records import Value
 
-_OF_OVERLAY = ("upper", "work/work/incompat/volatile", "work/work/incompat", "work/work", "work")
+_OF_OVERLAY = ("upper", "work/work", "work")
+_VOLATILE = "work/work/incompat"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -108,11 +109,19 @@ class Journal:
         self._remove_directory()
         self.close()
 
+    def trim(self) -> None:
+        """While the container runs: delete what overlayfs has left for its next mount of this upper, since there will be none."""
+        try:
+            os.unlink(_VOLATILE + "/volatile/dirty", dir_fd=self.fd)
+            os.rmdir(_VOLATILE + "/volatile", dir_fd=self.fd)
+            os.rmdir(_VOLATILE, dir_fd=self.fd)
+        except OSError:
+            return  # `remove` takes away whatever there is
+
     def _remove_directory(self) -> None:
-        """Most containers change no file: what they leave is known, and gone in eight calls."""
+        """Most containers change no file: what they leave is known, and gone in five calls."""
         try:
             os.unlink("journal", dir_fd=self.fd)
-            os.unlink("work/work/incompat/volatile/dirty", dir_fd=self.fd)
             for known in _OF_OVERLAY:
                 os.rmdir(known, dir_fd=self.fd)
             os.rmdir(self.path)

@@ -13,6 +13,7 @@ handler would run in the child, on the parent's memory. Hot.
 
 import posix as os
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
+from _struct import pack, unpack
 
 from runtime.program import NUMBERS, Failure, Program, Result
 from store.syscalls import MACHINE, buffer, callable_at, libc
@@ -116,9 +117,7 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
         pthread_sigmask(SIG_SETMASK, former)
     if pid < 0:
         raise OSError(-pid, f"clone3: {os.strerror(-pid)}")
-    failed, errno, *tried = (
-        int.from_bytes(bytes(outcome)[at : at + 8], "little", signed=True) for at in range(0, 16 + 8 * executions, 8)
-    )
+    failed, errno, *tried = unpack(f"<{2 + executions}q", outcome)
     if not failed:
         return pid, None
     index = (failed - table_at) // _RECORD
@@ -158,4 +157,4 @@ def _records(program: Program, at: int, strings_at: int, executions_at: int) -> 
 
 
 def _words(values: list[int]) -> bytes:
-    return b"".join([(value & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little") for value in values])
+    return pack(f"<{len(values)}q", *values)

@@ -34,7 +34,7 @@ INTERPRETER = {
     "zipimport",
 }
 
-STANDARD = {"_ctypes", "errno", "fcntl", "select"}
+STANDARD = {"_ctypes", "_struct", "errno", "fcntl", "select"}
 
 OURS = {
     "boxcli",

@@ -160,13 +160,11 @@ def flags_of(box: Path, tmp_path: Path) -> str:
     """How the interpreter was started, asked of the running thing."""
     probe = tmp_path / "probe.py"
     probe.write_text("import sys, boxcli\nprint(sys.flags.isolated, sys.flags.no_site, sys.flags.utf8_mode, boxcli.__file__)\n")
-    code = (
-        (box.parent / "box-python")
-        .read_text()
-        .replace("    from boxcli.main import enter\n", f"    exec(open({str(probe)!r}).read())\n")
+    code = (box.parent / "box-python").read_text()
+    assert code.count("\nstart(sys.argv[1], sys.argv[2:])\n") == 1
+    (box.parent / "box-python").write_text(
+        code.replace("\nstart(sys.argv[1], sys.argv[2:])\n", f"\nexec(open({str(probe)!r}).read())\n")
     )
-    code = code.replace("enter(sys.argv[1], sys.argv[2:], finder)", "")
-    (box.parent / "box-python").write_text(code)
     return subprocess.run([box], capture_output=True, text=True, check=True, env={"LC_ALL": "C"}).stdout.strip()
 
 
@@ -241,6 +239,6 @@ def test_the_wheel_holds_the_packages_the_scripts_and_nothing_else(wheel: Path) 
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"boxfile", "builder", "runtime", "store", "boxcli", "boxfile-0.1.0.data", "boxfile-0.1.0.dist-info"}
     scripts = sorted(name.rpartition("/")[2] for name in names if ".data/" in name)
-    assert scripts == ["box", "box-python", "box-runtime"]
+    assert scripts == ["box", "box-places", "box-python", "box-runtime"]
     assert not any("scripts/" in name for name in names if ".data/" not in name)
     assert all(f"{package}/py.typed" in names for package in ("boxfile", "builder", "runtime", "store", "boxcli"))
