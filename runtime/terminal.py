@@ -57,5 +57,8 @@ class Raw:
     def restore(self) -> None:
         """Give the terminal back as it was."""
         if self.former is not None:
-            termios.tcsetattr(self.fd, termios.TCSADRAIN, self.former)
+            try:
+                termios.tcsetattr(self.fd, termios.TCSADRAIN, self.former)
+            except termios.error:
+                pass  # its window was closed
             self.former = None
