@@ -10,6 +10,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from _signal import signal as set_handler  # isort: skip  # the signal module would import enum
 
 from runtime import linux
+from runtime.capabilities import SYS_CHROOT
 from runtime.cgroups import Cgroup, Limits
 from runtime.entry import Command, emit_birth, emit_identity, emit_stdio
 from runtime.journal import Journal, reap
@@ -22,6 +23,8 @@ from store.errors import BoxError, RunError, SetupFailed
 
 # HUP INT QUIT USR1 USR2 TERM CONT: what a user may send to box and means for the container.
 FORWARDED = (1, 2, 3, 10, 12, 15, 18)
+
+_EINVAL = 22
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -131,21 +134,43 @@ def prepare(spec: Spec) -> Journal:
 def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process:
     """Bear the container's first process; on return it has been executed. On error nothing of the container is left.
 
-    With a terminal, `stdio` is not used: the terminal's master is the process' `master`.
+    With a terminal, `stdio` is not used: the terminal's master is the process' `master`. The root is entered by pivot_root,
+    and only where the kernel cannot do that (box's own root is an initramfs, or no mount point) by chroot.
     """
     process = Process(spec, journal)
-    rootfs = None
-    descriptors: list[int] = []
     try:
-        rootfs = Rootfs(spec)
+        process.group = Cgroup.create(spec.id, Limits(spec.pids_limit, spec.memory, spec.cpus))
+        failed = _bear(process, process.group, stdio, by_chroot=False)
+        if failed is not None and isinstance(failed, SetupFailed) and (failed.action, failed.errno) == ("pivot_root", _EINVAL):
+            os.waitpid(process.pid, 0)
+            process.pid = 0
+            _renew_work(spec)
+            failed = _bear(process, process.group, stdio, by_chroot=True)
+        if failed is not None:
+            raise failed
+    except BaseException:
+        process.abandon()
+        raise
+    journal.started(process.pid, time.time())
+    return process
+
+
+def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_chroot: bool) -> BoxError | None:
+    """Bear the process; None once its program has been executed, else why that failed (it has ended, and is to be waited for)."""
+    spec = process.spec
+    rootfs = Rootfs(spec)
+    descriptors: list[int] = []
+    born = False
+    try:
         command = Command(spec, resolve(rootfs.tree, spec.user), spec.argv, spec.env, spec.cwd)
-        group = process.group = Cgroup.create(spec.id, Limits(spec.pids_limit, spec.memory, spec.cpus))
         program = Program()
         emit_birth(program)
         joined = group.open_to_join()
         descriptors += joined
         emit_identity(program, spec, joined)
-        rootfs.emit(program, group.paths)
+        rootfs.emit(program, group.paths, by_chroot=by_chroot)
+        if by_chroot:
+            command.capabilities &= ~SYS_CHROOT  # with it, a chroot can be left
         if spec.terminal:
             stdio = (rootfs.slave, rootfs.slave, rootfs.slave)
         emit_stdio(program, above(stdio, descriptors), terminal=spec.terminal)
@@ -160,20 +185,16 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
             descriptors.append(directory)
         process.pid, failure = spawn(program, namespaces, directory)
         if failure is not None:
-            raise error_of(failure, command, rootfs.tree)
-        journal.started(process.pid, time.time())
+            return error_of(failure, command, rootfs.tree)
         process.master = rootfs.master
-    except BaseException:
-        if rootfs is not None and rootfs.master >= 0:
-            os.close(rootfs.master)
-        process.abandon()
-        raise
+        born = True
+        return None
     finally:
         for fd in descriptors:
             os.close(fd)
-        if rootfs is not None:
-            rootfs.close()
-    return process
+        if rootfs.master >= 0 and not born:
+            os.close(rootfs.master)
+        rootfs.close()
 
 
 def error_of(failure: Failure, command: Command, tree: int) -> BoxError:
@@ -229,6 +250,14 @@ class Forwarding:
         """Give every signal back its former meaning."""
         for number, handler in self.former:
             set_handler(number, handler)
+
+
+def _renew_work(spec: Spec) -> None:
+    """overlayfs refuses a work directory that a volatile mount has used: give it another."""
+    from store.trees import delete_tree
+
+    delete_tree(spec.work)
+    os.mkdir(spec.work)
 
 
 def _match_root(spec: Spec) -> None:

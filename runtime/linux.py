@@ -3,9 +3,7 @@
 Numbers are those of linux/sched.h, linux/prctl.h, asm/unistd.h; calls from 424 on are numbered alike everywhere.
 """
 
-import posix as os
-
-from store.syscalls import MACHINE, encode, libc, syscall, syscall_keeping_the_lock
+from store.syscalls import libc, syscall, syscall_keeping_the_lock
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -15,9 +13,6 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 SIGKILL, SIGCHLD = 9, 17
 
 _CLONE3, _PIDFD_OPEN, _PIDFD_SEND_SIGNAL, _CLOSE_RANGE = 435, 434, 424, 436
-_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}.get(MACHINE, 41)
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
-_AF_INET, _SOCK_DGRAM_CLOEXEC = 2, 2 | os.O_CLOEXEC
 
 
 def clone(namespaces: int, cgroup: int | None = None) -> int:
@@ -32,33 +27,9 @@ def clone(namespaces: int, cgroup: int | None = None) -> int:
     return syscall_keeping_the_lock("clone3", _CLONE3, arguments, len(arguments))
 
 
-def unshare(namespaces: int) -> None:
-    """unshare(2)."""
-    libc("unshare", namespaces)
-
-
 def setns(fd: int, namespaces: int) -> None:
     """setns(2): join the namespaces of the process (a pidfd, Linux 5.8) or the one namespace that `fd` stands for."""
     libc("setns", fd, namespaces)
-
-
-def pivot_root_here() -> None:
-    """Make the current directory, a mount point, the root, and let go of the old one.
-
-    pivot_root(".", ".") stacks the old root on the new one, where it can be detached at once: pivot_root(2), NOTES.
-    """
-    syscall("pivot_root", _PIVOT_ROOT, b".", b".")
-
-
-def set_hostname(name: str) -> None:
-    """sethostname(2); at most 64 bytes."""
-    data = encode(name)
-    libc("sethostname", data, len(data), path=name)
-
-
-def prctl(option: int, value: int) -> None:
-    """prctl(2) with one number."""
-    libc("prctl", option, value, 0, 0, 0)
 
 
 def pidfd_open(pid: int) -> int:
@@ -74,14 +45,3 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
 def close_from(first: int) -> None:
     """close_range(2): close every descriptor from `first` on."""
     syscall("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
-
-
-def loopback_up() -> None:
-    """Bring the network namespace's `lo` up: netdevice(7). The socket module would cost 7 ms."""
-    sock = libc("socket", _AF_INET, _SOCK_DGRAM_CLOEXEC, 0)
-    try:
-        # struct ifreq: 16 bytes of name, then the flags as a short; the kernel reads 40 bytes.
-        request = b"lo".ljust(16, b"\0") + _IFF_UP.to_bytes(2, "little") + bytes(22)
-        libc("ioctl", sock, _SIOCSIFFLAGS, request, path="lo")
-    finally:
-        os.close(sock)

@@ -13,17 +13,17 @@ from store.syscalls import MACHINE
 
 X86_64 = {
     "write": 1, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "socket": 41, "execve": 59, "chdir": 80, "fchdir": 81,
-    "umask": 95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155, "prctl":
-    157, "mount": 165, "umount2": 166, "sethostname": 170, "keyctl": 250, "mkdirat": 258, "mknodat": 259, "unlinkat":
-    263, "symlinkat": 266, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308, "move_mount": 429,
-    "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "umask": 95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155,
+    "chroot": 161, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "keyctl": 250, "mkdirat": 258,
+    "mknodat": 259, "unlinkat": 263, "symlinkat": 266, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308,
+    "move_mount": 429, "close_range": 436, "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
 AARCH64 = {
-    "write": 64, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29, "socket": 198, "execve": 221, "chdir": 49, "fchdir": 50,
-    "umask": 166, "setsid": 157, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91, "pivot_root": 41,
-    "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "keyctl": 219, "mkdirat": 34, "mknodat": 33,
-    "unlinkat": 35, "symlinkat": 36, "unshare": 97, "dup3": 24, "prlimit64": 261, "setns": 268, "move_mount": 429,
-    "close_range": 436, "openat2": 437, "mount_setattr": 442,
+    "write": 64, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29, "socket": 198, "execve": 221, "chdir": 49,
+    "fchdir": 50, "umask": 166, "setsid": 157, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91,
+    "pivot_root": 41, "chroot": 51, "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "keyctl": 219,
+    "mkdirat": 34, "mknodat": 33, "unlinkat": 35, "symlinkat": 36, "unshare": 97, "dup3": 24, "prlimit64": 261, "setns": 268,
+    "move_mount": 429, "close_range": 436, "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
 NUMBERS = X86_64 if MACHINE == "x86_64" else AARCH64
 

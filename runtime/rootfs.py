@@ -21,6 +21,7 @@ from store.syscalls import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
+    MS_MOVE,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
@@ -113,7 +114,7 @@ class Rootfs:
             os.close(fd)
         self._descriptors.clear()
 
-    def emit(self, program: Program, cgroups: dict[str, str]) -> None:
+    def emit(self, program: Program, cgroups: dict[str, str], *, by_chroot: bool = False) -> None:
         """Add to `program` how the child, in its own mount namespace, makes all this its root; then nothing else is in reach.
 
         `cgroups` says which controllers the container has groups in (runtime.cgroups): they are shown, read-only, at
@@ -126,9 +127,14 @@ class Rootfs:
         mount("", "/", "", MS_REC | MS_PRIVATE)
         program.attach(self.tree, AT_FDCWD, home, "/")
         call("chdir", text(home), path=home)
-        # pivot_root(".", ".") stacks the old root on the new one, where it can be detached at once: pivot_root(2), NOTES.
-        call("pivot_root", b".\0", b".\0")
-        call("umount2", b".\0", MNT_DETACH, action="detach the old root")
+        if by_chroot:
+            # The new root covers the old one, which stays below it, out of reach of all but a process with CAP_SYS_CHROOT.
+            mount(".", "/", "", MS_MOVE)
+            call("chroot", b".\0")
+        else:
+            # pivot_root(".", ".") stacks the old root on the new one, where it can be detached at once: pivot_root(2), NOTES.
+            call("pivot_root", b".\0", b".\0")
+            call("umount2", b".\0", MNT_DETACH, action="detach the old root")
         call("chdir", b"/\0", path="/")
         call("umask", 0)
         self._emit_dev(program)
