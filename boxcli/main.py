@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import NoReturn
 
-    from boxcli.preload import Finder
+    from boxcli.preload import Preload
 
 # In the order of `box help`.
 VERBS = (
@@ -46,8 +46,8 @@ class _SiteLater:
         return PathFinder.find_spec(name)
 
 
-def enter(program: str, argv: "Sequence[str]", finder: "Finder | None" = None) -> "NoReturn":
-    """Be `program` (box or box-runtime) to the end of the process. `finder` is what box's own modules come from
+def enter(program: str, argv: "Sequence[str]", preload: "Preload | None" = None) -> "NoReturn":
+    """Be `program` (box or box-runtime) to the end of the process. `preload` is what box's own modules come from
     (boxcli.preload)."""
     for descriptor in (0, 1, 2):  # whatever is opened later must not become somebody's standard stream
         try:
@@ -58,8 +58,8 @@ def enter(program: str, argv: "Sequence[str]", finder: "Finder | None" = None) -
         sys.meta_path.append(_SiteLater)  # type: ignore[arg-type]  # a class with a static find_spec is finder enough
     if program == "box":
         status = main(argv)
-        if finder is not None and not any(module in sys.modules for module in OFF_THE_HOT_PATH):
-            finder.keep()
+        if preload is not None and not any(module in sys.modules for module in OFF_THE_HOT_PATH):
+            preload.keep()
     else:
         from boxcli import runtime_main
 

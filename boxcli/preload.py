@@ -1,101 +1,91 @@
-"""The modules of `box run` in one file: their bytecode is read by one call in place of some two hundred. Hot.
+"""The modules of `box run` in one file: made by one read in place of thirty imports. Hot.
 
-Importing a module from its own .pyc costs about 70 us more than running its code, and `box run` loads some thirty of box's
-own. The file is derived, lies in __pycache__ as all bytecode does, and is written by the first `box run` that finds none,
-where it may. A module whose source is not the one that the bytecode was made of is imported as ever, and the file is made
-again.
+What the import system does for a module, besides running its code, costs some 100 us, and `box run` has thirty of box's own. The
+file is derived, lies in __pycache__ as all bytecode does, and is written by the first `box run` that finds none, where it may. A
+module whose source is not the one that the bytecode was made of is imported as ever, and the file is made again.
 """
 
 import posix as os
 import sys
-from _frozen_importlib import ModuleSpec
 from marshal import dumps, loads
 
-FORM = b"box-hot-2\n"
+FORM = b"box-hot-3\n"
 PACKAGES = ("boxcli", "runtime", "store")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
-    from typing import Any, NoReturn
+    from types import CodeType
+    from typing import NoReturn
 
     # Module -> its source, the source's mtime in ns and size, whether it is a package, its code as marshal writes it.
     Kept = dict[str, tuple[str, int, int, bool, bytes]]
 
 
-class Finder:
-    """Answers for the modules that the file has, as an entry of sys.meta_path."""
+class Preload:
+    """The file at `path`. Each module stands in it after those that it imports."""
+
+    __slots__ = ("kept", "path", "stale")
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.stale = True
         self.kept: Kept = {}
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            data = _read(path)
         except OSError:
             return
-        try:
-            data = os.read(fd, os.fstat(fd).st_size)
-        finally:
-            os.close(fd)
         # As with a .pyc, nobody waits for the disk: after a power cut its length is right or it is not.
         if data.startswith(FORM) and data[len(FORM) : len(FORM) + 8] == len(data).to_bytes(8, "little"):
             self.kept = loads(memoryview(data)[len(FORM) + 8 :])
             self.stale = False
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """The module's spec, if its source is still what its bytecode was made of."""
-        kept = self.kept.get(name)
-        if kept is None:
-            return None
-        source, modified, size, is_package, _ = kept
-        try:
-            status = os.stat(source)
-        except OSError:
-            return None
-        if status.st_mtime_ns != modified or status.st_size != size:
-            self.stale = True
-            return None
-        loader: Any = self  # in all but its base class
-        spec = ModuleSpec(name, loader, origin=source, is_package=is_package)
-        spec.has_location = True
-        if is_package:
-            spec.submodule_search_locations = [source.rpartition("/")[0]]
-        return spec
-
-    @staticmethod
-    def get_data(path: str) -> bytes:
-        """A source, as it is."""
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(fd, os.fstat(fd).st_size)
-        finally:
-            os.close(fd)
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        """The usual kind."""
-
-    def exec_module(self, module: "ModuleType") -> None:
-        """Run its code."""
-        exec(loads(self.kept[module.__name__][4]), module.__dict__)  # noqa: S102  # which is what importing is
+    def load(self) -> None:
+        """Make the modules, up to one whose source has changed: it, and what may import it, is left to the import system."""
+        loaded = sys.modules
+        kind = type(sys)
+        for name, (source, modified, size, is_package, code) in self.kept.items():
+            if name in loaded:
+                continue
+            try:
+                status = os.stat(source)
+            except OSError:
+                self.stale = True
+                return
+            if status.st_mtime_ns != modified or status.st_size != size:
+                self.stale = True
+                return
+            module = kind(name)
+            package, _, last = name.rpartition(".")
+            module.__file__ = source
+            module.__package__ = name if is_package else package
+            if is_package:
+                module.__path__ = [source.rpartition("/")[0]]
+            loaded[name] = module
+            try:
+                exec(loads(code), module.__dict__)  # noqa: S102  # which is what importing is
+            except BaseException:
+                del loaded[name]
+                raise
+            if package:
+                setattr(loaded[package], last, module)
 
     def keep(self) -> None:
         """Write the file anew, of the modules that are loaded now, unless it is right as it is."""
-        loaded = [name for name in sys.modules if name.partition(".")[0] in PACKAGES and name != __name__]
-        if not self.stale and all(name in self.kept for name in loaded):
+        names = [name for name in sys.modules if name.partition(".")[0] in PACKAGES and name != __name__]
+        if not self.stale and all(name in self.kept for name in names):
             return
-        kept: Kept = {}
-        for name in loaded:
-            spec: Any = sys.modules[name].__spec__
-            if spec is None or spec.origin is None:
+        found: Kept = {}
+        codes: dict[str, CodeType] = {}
+        for name in names:
+            source = sys.modules[name].__file__
+            if source is None:
                 continue
-            status = os.stat(spec.origin)  # before the code is read: if it changes in between, the next run notices
-            # Without docstrings and asserts (which only tell type checkers something), as with `python -OO`: a quarter less to
-            # read.
-            code = compile(self.get_data(spec.origin), spec.origin, "exec", dont_inherit=True, optimize=2)
-            is_package = spec.submodule_search_locations is not None
-            kept[name] = (spec.origin, status.st_mtime_ns, status.st_size, is_package, dumps(code))
-        body = dumps(kept)
+            status = os.stat(source)  # before the source is read: if it changes in between, the next run notices
+            # Without docstrings and asserts (which only tell type checkers something), as with `python -OO`: a quarter less.
+            codes[name] = compile(_read(source), source, "exec", dont_inherit=True, optimize=2)
+            is_package = hasattr(sys.modules[name], "__path__")
+            found[name] = (source, status.st_mtime_ns, status.st_size, is_package, dumps(codes[name]))
+        body = dumps({name: found[name] for name in innermost_first(codes)})
         data = FORM + (len(FORM) + 8 + len(body)).to_bytes(8, "little") + body
         draft = f"{self.path}.{os.getpid()}"
         try:
@@ -111,16 +101,43 @@ class Finder:
             os.close(fd)
 
 
-def install(directory: str) -> Finder:
-    """Put the finder for the packages in `directory` before all others."""
-    finder = Finder(f"{directory}/boxcli/__pycache__/hot.{sys.implementation.cache_tag}.bin")
-    sys.meta_path.insert(0, finder)
-    return finder
+def innermost_first(codes: "dict[str, CodeType]") -> list[str]:
+    """The modules in an order in which each comes after those that its code names, where there is no cycle."""
+    ordered: dict[str, None] = {}
+    begun: set[str] = set()
+
+    def add(name: str) -> None:
+        if name in begun or name not in codes:
+            return
+        begun.add(name)
+        add(name.rpartition(".")[0])
+        words = codes[name].co_names
+        for word in words:
+            add(word)  # import a.b
+            for package in PACKAGES:
+                add(f"{package}.{word}")  # from a import b
+        ordered[name] = None
+
+    for name in codes:
+        add(name)
+    return list(ordered)
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
 
 
 def start(program: str, argv: "list[str]") -> "NoReturn":
     """Be `program` to the end of the process, its hot path's modules taken from the one file. What box-python calls."""
-    finder = install(__file__[: -len("/boxcli/preload.py")]) if "run" in argv else None
+    preload = None
+    if "run" in argv:
+        folder = __file__[: -len("/preload.py")]
+        preload = Preload(f"{folder}/__pycache__/hot.{sys.implementation.cache_tag}.bin")
+        preload.load()
     from boxcli.main import enter
 
-    enter(program, argv, finder)
+    enter(program, argv, preload)

@@ -89,4 +89,6 @@ def _split(names: "Iterable[str]") -> tuple[int, bool]:
     given = list(names)
     plain = [name for name in given if name.upper() not in ("ALL", "CAP_ALL")]
     return mask_of(plain), len(plain) != len(given)
+
+
 SYS_CHROOT = mask_of(("SYS_CHROOT",))

@@ -11,7 +11,7 @@ from tests.command.installed import BOX
 
 pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
 
-# In a mount namespace of its own, takes away the root file system from over the kernel's first one (rootfs, which pivot_root refuses
+# In a mount namespace of its own, takes away the root file system from over the first one (rootfs, which pivot_root refuses
 # to leave), brings what box needs there, and runs the command.
 ENTER = """
 import sys

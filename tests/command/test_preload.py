@@ -13,10 +13,12 @@ SCRIPT = """
 import sys
 sys.path.append(sys.argv[1])
 from boxcli import preload
-finder = preload.install(sys.argv[1])
+kept = preload.Preload(sys.argv[2])
+kept.load()
+there = "boxcli.sample" in sys.modules
 import boxcli.sample
-print(boxcli.sample.WORD, boxcli.sample.__spec__.loader is finder, boxcli.sample.__file__)
-finder.keep()
+print(boxcli.sample.WORD, there, boxcli.sample.__file__)
+kept.keep()
 """
 
 
@@ -33,7 +35,7 @@ def packages(tmp_path: Path) -> Path:
 
 def start(packages: Path) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", SCRIPT, str(packages)],
+        [sys.executable, "-I", "-S", "-c", SCRIPT, str(packages), str(kept(packages))],
         capture_output=True,
         text=True,
         check=True,
