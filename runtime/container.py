@@ -148,10 +148,12 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
             failed = _bear(process, process.group, stdio, by_chroot=True)
         if failed is not None:
             raise failed
+        journal.started(process.pid, time.time())
     except BaseException:
+        if process.master >= 0:
+            os.close(process.master)
         process.abandon()
         raise
-    journal.started(process.pid, time.time())
     return process
 
 
