@@ -58,6 +58,7 @@ def _look_after(spec: Spec, journal: Journal, messages: int) -> None:
         except BoxError as err:
             _tell(messages, err.exit_status, err.message, err.hint)
         except Exception as err:  # a full disk, or a bug: whoever started it says so
+            journal.remove()
             _tell(messages, RunError.exit_status, f"{type(err).__name__}: {err}", "")
         copies.begin(process.master)
         os.write(messages, b"ok")
