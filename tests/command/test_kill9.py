@@ -23,7 +23,7 @@ from tests.containers import IMAGE, Site, Traces, children, parents, reap_orphan
 pytestmark = pytest.mark.needs("root", "overlay", "cgroup", "strace")
 
 EXHAUSTIVE = bool(os.environ.get("BOX_EXHAUSTIVE"))
-EVERY = 16
+EVERY = 24
 CHANGES = {
     "mkdir", "mkdirat", "symlink", "rename", "rmdir", "unlink", "unlinkat", "clone3", "clone", "fork", "vfork", "fsmount",
     "flock", "wait4", "kill", "pidfd_send_signal", "exit_group", "setsid", "execve", "open_tree",
@@ -48,7 +48,7 @@ def traces(site: Site) -> Iterator[Traces]:
     traces.close()
 
 
-def points(tmp_path: Path, *arguments: str) -> list[Point]:
+def points(tmp_path: Path, *arguments: str, every: int = EVERY) -> list[Point]:
     """The system calls of a command from its first look at the containers on: each a name, and which of its name it is."""
     trace = tmp_path / "trace"
     subprocess.run(["strace", "-o", trace, BOX, *arguments], check=False, capture_output=True, timeout=60)
@@ -62,7 +62,7 @@ def points(tmp_path: Path, *arguments: str) -> list[Point]:
         if found or "/containers" in line:
             found.append((match[1], counts[match[1]]))
     assert len(found) > 20
-    return found if EXHAUSTIVE else [point for index, point in enumerate(found) if point[0] in CHANGES or index % EVERY == 0]
+    return found if EXHAUSTIVE else [point for index, point in enumerate(found) if point[0] in CHANGES or index % every == 0]
 
 
 def killed_at(point: Point, *arguments: str, follow: bool = False) -> bool:
@@ -257,7 +257,7 @@ def test_a_removal_killed_at_a_call_can_be_repeated(site: Site, traces: Traces, 
         lifecycle.wait(one)
 
     start()
-    for point in points(tmp_path, "rm", "old"):
+    for point in points(tmp_path, "rm", "old", every=100):
         if not site.containers.all():
             start()
         with nothing_left(site, traces, f"killed at {point}"):
@@ -272,7 +272,7 @@ def test_clearing_up_killed_at_a_call_is_done_by_the_next(site: Site, traces: Tr
         until(lambda: not looked_after(one.path))
 
     orphan()
-    for point in points(tmp_path, "ps"):
+    for point in points(tmp_path, "ps", every=100):
         if not os.listdir(f"{site.root}/containers"):
             orphan()
         with nothing_left(site, traces, f"killed at {point}"):
