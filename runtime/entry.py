@@ -21,7 +21,8 @@ from runtime.spec import DEFAULT_PATH, Spec
 from runtime.users import User
 from store.syscalls import RESOLVE_NO_MAGICLINKS, address_of, encode, open_how
 
-_RESERVED = (SIGKILL, 19, 32, 33)  # two that cannot be set, two that are libc's own
+_UNCHANGEABLE = (SIGKILL, 19)
+_OF_LIBC = (32, 33)  # libc says nothing of these, and a caller may have had them ignored
 _SIG_DFL = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
 _SIG_SETMASK, _EMPTY_SET = 2, bytes(8)
 _SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, _TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
@@ -96,7 +97,7 @@ def emit_birth(program: Program) -> None:
     """Add the first steps: no signal ignored (execve resets handlers, not that), no outliving the parent, no tracing by
     others."""
     for number in range(1, 65):
-        if number not in _RESERVED and getsignal(number) == SIG_IGN:
+        if number not in _UNCHANGEABLE and (number in _OF_LIBC or getsignal(number) == SIG_IGN):
             program.call("rt_sigaction", number, _SIG_DFL, None, 8)
     program.call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     program.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -64,7 +64,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SPECS)
 def test_a_program_finds_the_same_whoever_bore_it(site: Site, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    fields = {"id": "a1" * 32, "hostname": "same", **SPECS[name]}
+    fields = {"id": f"{os.getpid():08x}" * 8, "hostname": "same", **SPECS[name]}
     found = []
     for kind in (True, False):
         monkeypatch.setattr(native, "available", lambda kind=kind: kind)
