@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from boxcli import amounts
@@ -84,7 +85,7 @@ def container(root: str, name: str) -> dict[str, Any]:
     }
 
 
-def _security(config: dict[str, Any]) -> list[str]:
+def _security(config: Mapping[str, Any]) -> list[str]:
     options = ["no-new-privileges=true" if config["no_new_privileges"] else "no-new-privileges=false"]
     return options if config["seccomp"] else [*options, "seccomp=unconfined"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from boxfile.plan import CopyStep, EnvStep, LabelStep, MkdirStep, RunStep, Step, WriteStep
-from boxfile.record import fields_of
+from store.record import fields_of
 
 _UNORDERED = {(RunStep, "env"), (EnvStep, "values"), (LabelStep, "labels")}
 _OCTAL = {(CopyStep, "mode"), (WriteStep, "mode"), (MkdirStep, "mode")}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from boxfile.arguments import TEXT_LIMIT, Arguments, Misuse
 from boxfile.likeness import listed, nearest, quoted, shown
 from boxfile.nodes import Mapping, Node, Scalar, Sequence
-from boxfile.record import Record
 from boxfile.scalars import is_null, resolve
+from store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

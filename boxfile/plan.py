@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from boxfile.record import Record
 from boxfile.source import Place
+from store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from boxfile.kinds import Key
     from boxfile.plan import Base
-    from boxfile.record import Record
+    from store.record import Record
 
 _PAIRS = frozenset(("env", "labels", "values"))
 _DURATIONS = frozenset(("interval", "timeout", "start_period", "start_interval"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from boxfile.record import Record
 from store.errors import BoxfileError
+from store.record import Record
 
 SIZE_LIMIT = 1 << 20
 """Bytes of one Boxfile, at most."""

@@ -6,7 +6,6 @@ from boxfile import intents, plan
 from boxfile.kinds import Key, Kind, Reader, choice, describe, fields_schema, list_of, not_yet, read_fields, unknown_key
 from boxfile.likeness import listed, quoted
 from boxfile.nodes import Mapping, Node, Scalar
-from boxfile.record import Record
 from boxfile.scalars import is_null
 from boxfile.values import (
     ABSOLUTE,
@@ -23,6 +22,7 @@ from boxfile.values import (
     SOURCES,
     TEXT,
 )
+from store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,10 +1,11 @@
 """What a build starts from: a tarball, programs of this machine, an image of the store, or nothing."""
 
+from __future__ import annotations
+
 import os
 import posixpath
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from builder import layers
 from builder.cache import NEVER_BUILT, Miss, Result
@@ -15,25 +16,28 @@ from builder.session import Session
 from builder.settings import Settings, history_of
 from builder.view import View
 from store.errors import ArchiveError, BoxError, BoxfileError, BuildError, ReferenceMissing
-from store.images import Layer, host_architecture
+from store.images import Layer
+from store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from boxfile import Base, HostBase, ImageBase, Place, TarballBase
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+_NO_PLATFORM: Mapping[str, object] = {}  # this machine's
+
+
+class Start(Record):
     """A base, ready to build upon: its layers, what containers of it get, and what its config says else."""
 
     layers: tuple[Layer, ...]
     settings: Settings
     history: Sequence[dict[str, object]] = ()
-    platform: dict[str, object] = field(default_factory=lambda: {"architecture": host_architecture(), "os": "linux"})
+    platform: Mapping[str, object] = _NO_PLATFORM
     parts: Parts | None = None
 
 
-def shown(base: "Base") -> str:
+def shown(base: Base) -> str:
     """The base in one line, as the Boxfile has it."""
     from boxfile import HostBase, ImageBase, ScratchBase, TarballBase
 
@@ -48,7 +52,7 @@ def shown(base: "Base") -> str:
             return "base: scratch"
 
 
-def start(base: "Base", session: Session) -> Start:
+def start(base: Base, session: Session) -> Start:
     """Find or make the base's layers. BoxfileError, with the place of `base:`, when it is not there or not what it should be."""
     from boxfile import HostBase, ImageBase, TarballBase
 
@@ -65,7 +69,7 @@ def start(base: "Base", session: Session) -> Start:
         raise _wrong(base.at, session, err) from err
 
 
-def _wrong(at: "Place", session: Session, err: BoxError) -> BoxfileError:
+def _wrong(at: Place, session: Session, err: BoxError) -> BoxfileError:
     path = session.plan.path
     return BoxfileError(err.message, path=path, line=at.line, column=at.column, source=_line(path, at.line), hint=err.hint)
 
@@ -79,7 +83,7 @@ def _line(path: str, number: int) -> str:
         return ""
 
 
-def _tarball(base: "TarballBase", session: Session) -> Start:
+def _tarball(base: TarballBase, session: Session) -> Start:
     path = os.path.abspath(posixpath.join(session.context.path, base.path))
     with StatCache(f"{session.cache.directory}/inputs/files", session.store.drafts) as known:
         try:
@@ -139,7 +143,7 @@ def _import(descriptor: int, current: bytes, session: Session) -> Result:
     return layers.result_of(layer)
 
 
-def _host(base: "HostBase", session: Session) -> Start:
+def _host(base: HostBase, session: Session) -> Start:
     from builder import host
 
     with StatCache(f"{session.cache.directory}/inputs/host", session.store.drafts) as known:
@@ -166,7 +170,7 @@ def _host(base: "HostBase", session: Session) -> Start:
     return Start((layers.layer_of(result, ()),), settings, [entry], parts=parts)
 
 
-def _image(base: "ImageBase", session: Session) -> Start:
+def _image(base: ImageBase, session: Session) -> Start:
     try:
         named = session.store.references.resolve(base.reference)
     except ReferenceMissing as err:

@@ -1,9 +1,10 @@
 """PLAN -> LAYERS -> IMAGE: the whole of a build, one step after another."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 
 from builder import bases, copying, files, layers, runs
@@ -18,8 +19,9 @@ from builder.settings import Settings
 from builder.view import View
 from store.digest import Descriptor
 from store.errors import BoxError, BuildError, UsageError
-from store.images import Layer
+from store.images import Layer, host_architecture
 from store.layout import Store
+from store.record import Record
 from store.references import Reference
 
 TYPE_CHECKING = False
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
     from boxfile import Plan, Step
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(Record):
     """A step of a build: `reason` says why it was done (empty: it was cached), `layer` is its digest, if it changed files."""
 
     text: str
@@ -37,8 +38,7 @@ class Done:
     layer: str
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(Record):
     """An image in the store: its manifest, its name (None for none), and its steps; the base is not among them."""
 
     descriptor: Descriptor
@@ -48,7 +48,7 @@ class Built:
 
 def build(
     store: Store,
-    plan: "Plan",
+    plan: Plan,
     *,
     context: str,
     tag: str | None = None,
@@ -130,13 +130,13 @@ class Building:
             self.settings.apply(plan.config)
         config = {
             "created": written(session.epoch),
-            **base.platform,
+            **(base.platform or {"architecture": host_architecture(), "os": "linux"}),
             "config": self.settings.to_json(),
             "history": self.history,
         }
         return session.store.images.create(config, self.chain), tuple(self.done)
 
-    def _step(self, number: int, step: "Step") -> None:
+    def _step(self, number: int, step: Step) -> None:
         """One step: it changes the settings, or it is looked up, or done."""
         from boxfile import EnvStep, LabelStep, UserStep, WorkdirStep
 
@@ -159,7 +159,7 @@ class Building:
         self.history.append(self.session.history_entry(step.text, empty=not result.digest))
         self.done.append(Done(step.text, reason, seconds, result.digest))
 
-    def _files(self, number: int, step: "Step") -> tuple[Result, str, float]:
+    def _files(self, number: int, step: Step) -> tuple[Result, str, float]:
         """The changes of a step to files, from the cache or made."""
         from boxfile import CopyStep, RunStep, canonical
 
@@ -198,7 +198,7 @@ class Building:
         finally:
             os.close(descriptor)
 
-    def _changes(self, step: "Step", selection: copying.Selection | None, view: View) -> Changeset:
+    def _changes(self, step: Step, selection: copying.Selection | None, view: View) -> Changeset:
         from boxfile import CopyStep, MkdirStep, RemoveStep, SymlinkStep, WorkdirStep, WriteStep
 
         match step:

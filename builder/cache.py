@@ -4,17 +4,18 @@ On disk, below ROOT/cache/: `steps/KEY` the result of a step, `parts/KEY` what t
 Boxfile's last build. All of it is derived: whatever is missing, cut short or unreadable is a miss, never an error.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from builder.derived import write_derived
 from builder.keys import Parts, differences
 from store.drafts import Drafts
+from store.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Record):
     """What a step came to: a layer by the digest, size and diff_id it has in the store, or no change at all (all empty)."""
 
     digest: str = ""
@@ -23,15 +24,13 @@ class Result:
     media_type: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Record):
     """The step's result is known, and its layer is in the store."""
 
     result: Result
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
+class Miss(Record):
     """The step has to be done; `reasons` name what changed, the most telling first."""
 
     reasons: tuple[str, ...]

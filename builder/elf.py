@@ -3,16 +3,18 @@
 Source: elf(5), System V ABI gABI chapter 5 (program headers, dynamic section).
 """
 
+from __future__ import annotations
+
 import struct
-from dataclasses import dataclass
+
+from store.record import Record
 
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NEEDED, _DT_STRTAB, _DT_SONAME, _DT_RPATH, _DT_STRSZ, _DT_RUNPATH = 1, 5, 14, 15, 10, 29
 _LIMIT = 1 << 20  # of any table that is read here: real ones have a few hundred bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Elf:
+class Elf(Record):
     """`machine` is e_machine with the class bit, as a 32-bit library fits no 64-bit program; paths are as the file has them."""
 
     machine: int

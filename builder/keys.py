@@ -4,17 +4,22 @@ Two steps with one key have the same result; what is left out of a key (times, t
 be able to change it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
 
 from builder.inputs import shown
+from store.record import Record
 
 RULES = b"1"  # counted up when box comes to do a step differently: then old results do not count
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+_NO_ENV: Mapping[str, str] = {}
+_NO_INPUTS: Mapping[bytes, bytes] = {}
+
+
+class Parts(Record):
     """What a key is made of.
 
     `parent` is the chain id of what lies below (empty for nothing), `text` the step's canonical form, `epoch` the time that newer
@@ -25,10 +30,10 @@ class Parts:
     parent: str
     text: str
     epoch: int
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = _NO_ENV
     workdir: str = ""
     user: str = ""
-    inputs: Mapping[bytes, bytes] = field(default_factory=dict)
+    inputs: Mapping[bytes, bytes] = _NO_INPUTS
 
     def key(self) -> str:
         """The step's key, 64 hex digits."""
@@ -50,7 +55,7 @@ class Parts:
             yield self.inputs[path]
 
     @classmethod
-    def decode(cls, data: bytes) -> "Parts | None":
+    def decode(cls, data: bytes) -> Parts | None:
         """The parts that were encoded; None for anything else, such as those of another RULES."""
         fields: list[bytes] = []
         at = 0

@@ -1,19 +1,24 @@
 """The containers of a store, read from their journals: what was asked for, whether it runs, how it ended. Not on the hot path."""
 
+from __future__ import annotations
+
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from runtime.journal import Journal, chosen_name, reap
 from runtime.records import read
 from runtime.spec import Bind, Spec, Tmpfs
 from store.errors import ContainerMissing, RunError
+from store.record import Record
 
 STATUSES = ("created", "running", "stopped")
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Container(Record):
     """A container as it was when it was read. Times are seconds since 1970, 0.0 for not yet; `exit_status` is None until it
     ended.
 
@@ -35,8 +40,8 @@ class Container:
     signal: int | None = None
     oom: bool = False
     error: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
-    record: dict[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = _NOTHING
+    record: Mapping[str, Any] = _NOTHING
 
     @property
     def path(self) -> str:

@@ -5,8 +5,9 @@ that it unpacks to the diff_id its config names. An OCI image keeps its manifest
 gets one that depends on nothing but its content.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from store.archive_members import Members, feed
 from store.blobs import Readable
@@ -26,6 +27,7 @@ from store.documents import canonical, descriptor, list_at, parse, parse_object,
 from store.errors import ArchiveError, StoreError
 from store.images import Layer, choose, fit, parse_config, parse_manifest
 from store.layout import Store
+from store.record import Record
 from store.references import REF_NAME, Named, Reference
 
 CONTAINERD_NAME = "io.containerd.image.name"
@@ -54,8 +56,7 @@ def load_directory(store: Store, path: str) -> list[Named]:
         return _Loading(store, members, draft.path).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(Record):
     """An image of the archive, checked: `manifest` is its bytes where the archive has no such blob."""
 
     names: tuple[str | None, ...]

@@ -6,14 +6,16 @@ the next `prune` finds. `keep` and `used` are asked once the lock is held, and s
 cache, and chain ids that containers stand on.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from store.digest import INDEXES, Descriptor, Digest
 from store.documents import descriptor, list_at, object_at, parse_object
 from store.errors import StoreError
 from store.faults import Attempt
 from store.layout import Store
+from store.record import Record
 from store.references import Named
 
 PATIENCE = 2.0  # seconds to wait for a `box run` that is just starting; a build is not waited for
@@ -26,8 +28,7 @@ def keep_nothing() -> Iterable[str]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(Record):
     """What went: names, images, bytes of blobs. `deferred`: a build was using the store, so the blobs wait for a prune."""
 
     names: tuple[str, ...] = ()
@@ -36,16 +37,18 @@ class Deleted:
     deferred: bool = False
 
 
-@dataclass(slots=True)
 class _Reach:
     """What a set of images is made of."""
 
-    blobs: set[str]
-    diffs: set[str]
-    chains: set[str]
+    __slots__ = ("blobs", "chains", "diffs")
+
+    def __init__(self, blobs: set[str], diffs: set[str], chains: set[str]) -> None:
+        self.blobs = blobs
+        self.diffs = diffs
+        self.chains = chains
 
     @classmethod
-    def of(cls, store: Store, images: Iterable[Descriptor]) -> "_Reach":
+    def of(cls, store: Store, images: Iterable[Descriptor]) -> _Reach:
         reach = cls(set(), set(), set())
         for given in images:
             reach.add(store, given)

@@ -4,12 +4,14 @@ A stream may consist of several members or frames, as each of these formats allo
 the limits is an ArchiveError, never an early end.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from store.errors import ArchiveError
+from store.record import Record
 
 if TYPE_CHECKING:
     from zstandard import ZstdDecompressionReader
@@ -40,8 +42,7 @@ class _Member(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Record):
     """How far a stream may grow: to `total` bytes, and past `floor` to no more than `ratio` times its compressed size."""
 
     total: int = 256 << 30
@@ -52,7 +53,7 @@ class Bounds:
 DEFAULT_BOUNDS = Bounds()
 
 
-def open_stream(source: Source, bounds: Bounds = DEFAULT_BOUNDS) -> "Stream":
+def open_stream(source: Source, bounds: Bounds = DEFAULT_BOUNDS) -> Stream:
     """A reader of what `source` holds, whichever way it is compressed; `source` is read from where it stands and not closed."""
     counted = _Counted(source)
     start = counted.peek(6)
@@ -72,7 +73,7 @@ class Stream:
 
     __slots__ = ("_bounds", "_fill", "_source", "compression", "size")
 
-    def __init__(self, compression: str, fill: Callable[[memoryview], int], source: "_Counted", bounds: Bounds) -> None:
+    def __init__(self, compression: str, fill: Callable[[memoryview], int], source: _Counted, bounds: Bounds) -> None:
         self.compression = compression
         self.size = 0
         self._fill = fill

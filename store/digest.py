@@ -3,12 +3,14 @@
 OCI image-spec, descriptor.md and config.md (DiffID, ChainID). Only sha256 is known.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Self
 
 from store.errors import StoreError
+from store.record import Record
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -71,8 +73,10 @@ def chain_id(parent: str | None, diff_id: str) -> Digest:
     return Digest.of(f"{parent} {diff_id}".encode())
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+_NONE: Mapping[str, str] = {}
+
+
+class Platform(Record):
     """Where an image can run: Go's names of an operating system and an architecture."""
 
     os: str
@@ -80,14 +84,13 @@ class Platform:
     variant: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(Record):
     """What a blob is, which bytes it has and how many of them."""
 
     media_type: str
     digest: Digest
     size: int
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = _NONE
     platform: Platform | None = None
 
     def to_json(self) -> dict[str, object]:

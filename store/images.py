@@ -3,9 +3,10 @@
 OCI image-spec: manifest.md, config.md, image-index.md; docker's schema 2 names the same things differently and is read as well.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from store.blobs import Blobs
 from store.digest import (
@@ -23,6 +24,7 @@ from store.digest import (
 )
 from store.documents import canonical, descriptor, list_at, object_at, parse_object, text_at, texts_at
 from store.errors import BlobCorrupt, BlobMissing, StoreError
+from store.record import Record
 
 LAYER_LIMIT = 500
 _ARCHITECTURES = {
@@ -37,8 +39,7 @@ def host_architecture() -> str:
     return _ARCHITECTURES.get(machine, machine)
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Record):
     """One layer of a stack: its blob, the digest of its uncompressed tar, and the name of the stack up to it."""
 
     descriptor: Descriptor
@@ -59,8 +60,7 @@ def stack(layers: Sequence[tuple[Descriptor, Digest]]) -> tuple[Layer, ...]:
     return tuple(made)
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Record):
     """An image: `descriptor` is its manifest's, `layers` the lowest first. Manifest and config fit together."""
 
     descriptor: Descriptor

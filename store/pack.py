@@ -4,10 +4,11 @@ The order is fixed, times are clamped to an epoch, owners are numbers, and what 
 The directory is brought to what the layer says, so that it can serve as the layer's tree.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from store.attributes import OPAQUE, read_xattrs
 from store.directories import WHITEOUT
@@ -15,6 +16,7 @@ from store.errors import StoreError
 from store.faults import Attempt
 from store.flow import Behind
 from store.lowers import is_whiteout
+from store.record import Record
 from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from store.tar_read import BLOCK_DEVICE, CHARACTER, DEFAULT_LIMITS, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry, shown
 from store.tar_write import BUFFER, TarWriter, Write
@@ -26,8 +28,7 @@ _KINDS = {stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE, stat.S_IFIFO: FIF
 _PLACE_HINT = "this is a mistake in box: an upper directory was mounted with the wrong options"
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(Record):
     """What was packed: the number of entries and the size of the tar."""
 
     entries: int

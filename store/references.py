@@ -7,10 +7,11 @@ went to another image stands there without the annotation, until it is deleted (
 `references`, beside it, is what `box run` reads: see prepared.py.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from store.digest import OCI_INDEX, Descriptor, Digest
@@ -20,6 +21,7 @@ from store.errors import ReferenceMissing, StoreError
 from store.faults import Attempt
 from store.locks import Lock
 from store.prepared import signature
+from store.record import Record
 
 REF_NAME = "org.opencontainers.image.ref.name"
 DEFAULT_TAG = "latest"
@@ -32,8 +34,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SHORTEST_PREFIX = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Record):
     """`NAME[:TAG][@DIGEST]` as a user writes it: the name is kept as it was written, a missing tag is `latest`.
 
     The grammar is that of registries (github.com/distribution/reference): lower case, no `..`, nothing that could be taken for an
@@ -45,7 +46,7 @@ class Reference:
     digest: Digest | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "Reference":
+    def parse(cls, text: str) -> Reference:
         """The reference that `text` spells, or StoreError with the likely intent."""
         rest, at, spelt = text.partition("@")
         digest = Digest.parse(spelt) if at else None

@@ -6,13 +6,15 @@ could understand one header differently, it is refused instead of guessed at (a 
 Sources: POSIX.1-2017 pax(1); GNU tar's tar.h; libarchive's tar(5); the xattr records of star and libarchive.
 """
 
+from __future__ import annotations
+
 import binascii
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from struct import Struct
 from zlib import adler32
 
 from store.errors import ArchiveError
+from store.record import Record
 
 BLOCK = 512
 FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
@@ -32,8 +34,7 @@ _EXTENSIONS = frozenset(b"xgLK"[at : at + 1] for at in range(4))
 _SPARSE_HINT = "make the archive again without --sparse"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Record):
     """What an archive may ask for at most: entries; bytes in a path or link target; bytes in one extended header."""
 
     entries: int = 2_000_000

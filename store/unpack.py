@@ -8,10 +8,11 @@ Whiteouts (OCI image-spec, layer.md) become overlayfs' own: a character device 0
 They hide what the layers below have, in whatever order they come, never what this layer has.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from store.attributes import set_xattrs
 from store.decompress import DEFAULT_BOUNDS, Bounds, Source, open_stream
@@ -21,6 +22,7 @@ from store.errors import ArchiveError, BlobCorrupt
 from store.faults import Attempt
 from store.flow import Flow
 from store.lowers import Lowers, is_whiteout
+from store.record import Record
 from store.tar_read import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -43,8 +45,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TYPES = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
 
 
-@dataclass(frozen=True, slots=True)
-class Unpacked:
+class Unpacked(Record):
     """What was unpacked: the uncompressed tar's digest and size, the number of entries; how it was compressed, to what size."""
 
     diff_id: Digest

@@ -24,8 +24,8 @@ from boxfile import (
     WriteStep,
     parse,
 )
-from boxfile.record import Record, fields_of
 from store.errors import BoxfileError
+from store.record import Record, fields_of
 
 SH = ("/bin/sh", "-c")
 

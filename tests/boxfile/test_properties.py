@@ -34,9 +34,9 @@ from boxfile import (
 from boxfile.arguments import Arguments, escaped
 from boxfile.config import RESETTABLE
 from boxfile.printer import dump
-from boxfile.record import Record, fields_of
 from boxfile.values import SIGNALS
 from store.errors import BoxfileError
+from store.record import Record, fields_of
 
 AT = Place(0, 0)
 

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from boxfile import CopyStep, EnvStep, Place, RunStep, Step
-from boxfile.record import Record
+from store.record import Record
 
 
 class Point(Record):
