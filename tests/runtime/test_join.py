@@ -16,6 +16,7 @@ from runtime.capabilities import RUN_DEFAULT
 from runtime.spec import Bind
 from runtime.state import Container
 from store.errors import CommandNotExecutable, CommandNotFound, RunError, SetupFailed
+from store.record import fields_of
 from tests.containers import Site, cgroups, children, probing, reap_orphans, until
 
 pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
@@ -177,13 +178,12 @@ def test_a_container_that_ended_cannot_be_joined(site: Site) -> None:
 
 def test_a_pid_that_is_another_s_by_now_is_not_joined(site: Site) -> None:
     """The record says a pid; what has it must be in the container's group."""
-    import dataclasses
 
     one = site.start("sleep", "1000")
     with pytest.raises(RunError, match="is not running"):
-        joined(dataclasses.replace(one, pid=os.getpid()), "true")
+        joined(type(one)(**{**fields_of(one), "pid": os.getpid()}), "true")
     with pytest.raises(RunError, match="is not running"):
-        lifecycle.kill(dataclasses.replace(one, pid=os.getpid()), signal.SIGKILL)
+        lifecycle.kill(type(one)(**{**fields_of(one), "pid": os.getpid()}), signal.SIGKILL)
     lifecycle.stop(one, 0)
 
 
