@@ -113,11 +113,11 @@ def main(argv: "Sequence[str]") -> int:
     try:
         name, rest, root = _split(argv)
         if not name:
-            gc.enable()
+            _collect_rarely()
             status = _click(argv)
         else:
             if name != "run":
-                gc.enable()
+                _collect_rarely()
             module = load(name)
             failure_status = module.VERB.failure
             values = table.parse(module.VERB, rest, root)
@@ -129,6 +129,12 @@ def main(argv: "Sequence[str]") -> int:
 
         return failure.report(error, failure_status)
     return status
+
+
+def _collect_rarely() -> None:
+    """Let the collector look for cycles again, which box-python stopped: seldom, since what a command makes it mostly keeps."""
+    gc.set_threshold(100_000, 20, 20)
+    gc.enable()
 
 
 def _split(argv: "Sequence[str]") -> "tuple[str, Sequence[str], str]":
