@@ -59,7 +59,10 @@ def enter(program: str, argv: "Sequence[str]", preload: "Preload | None" = None)
     if program == "box":
         status = main(argv)
         if preload is not None and not any(module in sys.modules for module in OFF_THE_HOT_PATH):
-            preload.keep()
+            try:
+                preload.keep()
+            except Exception:  # the command has done its work: what it says and its status are not to change
+                pass
     else:
         from boxcli import runtime_main
 

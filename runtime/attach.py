@@ -24,9 +24,14 @@ def run_attached(spec: Spec, stdin: int, stdout: int, stderr: int, forward: bool
     copies = Copies(spec.terminal, stdin, stdout, stderr)
     try:
         journal = prepare(spec)
-        if not spec.removed:
-            copies.log = LogWriter(journal.path + "/log")
-        process = launch(spec, journal, copies.ends())
+        try:
+            if not spec.removed:
+                copies.log = LogWriter(journal.path + "/log")
+            ends = copies.ends()
+        except BaseException:
+            journal.remove()
+            raise
+        process = launch(spec, journal, ends)
         try:
             copies.begin(process.master)
             if forwarding is not None:
@@ -177,6 +182,8 @@ class Copies:
     def _take_output(self, fd: int) -> bool:
         try:
             data = os.read(fd, _PIECE)
+        except BlockingIOError:
+            return True
         except OSError:  # EIO: the last process that had the terminal open is gone
             return False
         if not data:
@@ -186,7 +193,8 @@ class Copies:
             self.log.feed(stream, data)
         target = self._outputs[stream]
         if target >= 0 and not _write_all(target, data):
-            self._outputs[stream] = -1  # nobody listens any more; the log still does
+            self._outputs[stream] = -1  # nobody listens any more
+            return self.log is not None  # the log still does; without one, the container shall learn of it
         return True
 
     def _forget(self, fd: int) -> None:

@@ -24,6 +24,7 @@ from store.errors import BoxError, RunError, SetupFailed
 # HUP INT QUIT USR1 USR2 TERM CONT: what a user may send to box and means for the container.
 FORWARDED = (1, 2, 3, 10, 12, 15, 18)
 
+_ASKING, _PATIENCE = (2, 15), 3  # INT and TERM: the third of them ends a container that did not heed the first two
 _EINVAL = 22
 
 TYPE_CHECKING = False
@@ -102,10 +103,15 @@ def run(spec: Spec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, forward
             forwarding.stop()
 
 
-def prepare(spec: Spec) -> Journal:
-    """Clear up after the dead, complete `spec` with what depends on the container's id, and write it down."""
+def require_root() -> None:
+    """Raise RunError unless this process is root, without which no container can be run yet."""
     if os.geteuid() != 0:
         raise RunError("running a container takes root", hint="try again with sudo; rootless containers are not supported yet")
+
+
+def prepare(spec: Spec) -> Journal:
+    """Clear up after the dead, complete `spec` with what depends on the container's id, and write it down."""
+    require_root()
     reap(spec.root)
     make_skeleton(spec.root)
     spec.created = spec.created or time.time()
@@ -223,22 +229,27 @@ def above(stdio: tuple[int, int, int], opened: list[int]) -> tuple[int, ...]:
 
 
 class Forwarding:
-    """While it lasts, the signals that reach this process go to the container; one that comes before the container is kept for
-    it."""
+    """While it lasts, the signals that reach this process go to the container (the third INT or TERM as KILL); one that comes
+    before the container is kept for it."""
 
-    __slots__ = ("early", "former", "pid")
+    __slots__ = ("asked", "early", "former", "pid")
 
     def __init__(self) -> None:
         self.pid = 0
         self.early: list[int] = []
+        self.asked = 0
         self.former = [(number, set_handler(number, self._handle)) for number in FORWARDED]
 
     def _handle(self, number: int, frame: "FrameType | None") -> None:
         if not self.pid:
             self.early.append(number)
             return
+        if number in _ASKING:
+            self.asked += 1
         try:
-            os.kill(self.pid, number)
+            # The kernel keeps a first process from every signal that it does not handle itself: without this, Ctrl-C would
+            # never end it.
+            os.kill(self.pid, linux.SIGKILL if self.asked >= _PATIENCE else number)
         except ProcessLookupError:
             pass
 

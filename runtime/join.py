@@ -95,6 +95,9 @@ def _start(
             for tasks in joined:
                 program.call("write", tasks, b"0", 1, action="join the control group")
             program.call("setns", pidfd, _JOINED, action="join the container's namespaces")
+            # setns enters the namespace's root, which is the container's only where box itself runs in no chroot.
+            program.call("fchdir", root, action="enter the container's root")
+            program.call("chroot", b".\0", action="enter the container's root")
             program.call("umask", 0o022)
             if terminal:
                 from runtime.terminal import open_terminal

@@ -15,18 +15,18 @@ def bury(journal: Journal, identity: str) -> None:
     """End what still runs of the container, remove its groups, and then its directory, or record its end.
 
     One that was to be removed, that never started, or whose record is not readable goes; any other is kept as stopped by SIGKILL.
-    What cannot be cleared up now (a process that the kernel does not let go of) is left to the next command.
+    What cannot be cleared up now (a process that the kernel does not let go of, a full disk) is left to the next command.
     """
     try:
         group = Cgroup(identity)
         group.kill()
         group.delete()
-    except BoxError:
+        record = read(journal.path + "/journal")
+        if record is None or record.get("removed") or "pid" not in record:
+            journal.remove()
+        else:
+            journal.ended(137, 9, time.time(), False, KILLED)
+    except (BoxError, OSError):
+        pass
+    finally:
         journal.close()
-        return
-    record = read(journal.path + "/journal")
-    if record is None or record.get("removed") or "pid" not in record:
-        journal.remove()
-        return
-    journal.ended(137, 9, time.time(), False, KILLED)
-    journal.close()

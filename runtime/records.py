@@ -34,9 +34,12 @@ def write(path: str, value: "dict[str, Value]") -> None:
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.write(fd, encode(value).encode("utf-8", "surrogateescape") + b"\n")
+        os.rename(draft, path)
+    except OSError:
+        os.unlink(draft)
+        raise
     finally:
         os.close(fd)
-    os.rename(draft, path)
 
 
 def read(path: str) -> "dict[str, Any] | None":

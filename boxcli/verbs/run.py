@@ -7,7 +7,7 @@ from fcntl import LOCK_SH, flock
 from boxcli import readers
 from boxcli.main import variable
 from boxcli.table import OPTIONS_FIRST, Argument, Option, Values, Verb
-from runtime.container import run
+from runtime.container import require_root, run
 from runtime.spec import Bind, Spec, Tmpfs
 from store import prepared
 from store.errors import RunError, UsageError
@@ -16,6 +16,8 @@ from store.syscalls import exists
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from store.prepared import Prepared
+
+LEAST_MEMORY = 6 << 20  # docker's
 
 VERB = Verb(
     "run",
@@ -70,6 +72,7 @@ VERB = Verb(
 
 def main(values: Values) -> int:
     """Run it; the command's exit status, or 0 once it runs in the background."""
+    require_root()
     detached = values.flag("detach")
     interactive = values.flag("interactive")
     if values.flag("tty") and interactive and not detached and not os.isatty(0):
@@ -143,6 +146,8 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.read_only = values.flag("read_only")
     spec.mounts = [*values.all("tmpfs", Tmpfs), *map(_existing, values.all("volume", Bind))]
     spec.memory = values.one("memory", int)
+    if spec.memory is not None and spec.memory < LEAST_MEMORY:
+        raise UsageError("a memory limit below 6 MiB lets no program start", hint="say more, such as --memory 64m")
     spec.cpus = values.one("cpus", float)
     spec.pids_limit = values.one("pids_limit", int) or spec.pids_limit
     spec.shm_size = values.one("shm_size", int) or spec.shm_size
