@@ -23,8 +23,13 @@ libc("unshare", CLONE_NEWNS)
 mount("", "/", "", MS_REC | MS_PRIVATE)
 own = os.open("/proc/self/ns/mnt", os.O_RDONLY)
 trees = {name: open_tree(AT_FDCWD, "/" + name, OPEN_TREE_CLONE | AT_RECURSIVE) for name in names if os.path.isdir("/" + name)}
-umount("/", MNT_DETACH)
-libc("setns", own, CLONE_NEWNS)  # the root is now what lies below
+top = os.environ.get("CHROOT")
+if top:
+    mount("tmpfs", top, "tmpfs", 0, "")
+    os.chroot(top)
+else:
+    umount("/", MNT_DETACH)
+    libc("setns", own, CLONE_NEWNS)  # the root is now what lies below
 for name, tree in trees.items():
     os.makedirs("/" + name, exist_ok=True)
     move_mount(tree, AT_FDCWD, "/" + name)
@@ -45,13 +50,13 @@ print(libc.syscall(155 if os.uname().machine == "x86_64" else 41, b".", b"."), c
 """
 
 
-def on_rootfs(*command: str) -> subprocess.CompletedProcess[str]:
-    """What the command says with the kernel's first file system as its root."""
+def on_rootfs(*command: str, chroot: str = "") -> subprocess.CompletedProcess[str]:
+    """What the command says with the kernel's first file system as its root; with `chroot`, in a file system mounted there."""
     repository = str(Path(__file__).parents[2])
     names = dict.fromkeys([*NAMES, repository.split("/")[1]])
     return subprocess.run(
         [sys.executable, "-c", ENTER, ",".join(names), *command], capture_output=True, text=True, check=False, cwd=repository,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL, env={**os.environ, "CHROOT": chroot},
     )  # fmt: skip
 
 
@@ -71,3 +76,16 @@ def test_a_container_runs_all_the_same_without_the_right_to_chroot(tiny: str, ad
     assert "home" not in names
     assert not int(capabilities, 16) & 1 << 18  # CAP_SYS_CHROOT
     assert os.listdir(f"{os.environ['BOX_ROOT']}/containers") == []
+
+
+def test_exec_enters_the_container_s_root_also_where_box_itself_runs_in_a_chroot(tiny: str, tmp_path: Path) -> None:
+    """setns alone enters the root of the mount namespace: there, that of the machine."""
+    (tmp_path / "top").mkdir()
+    script = f"""set -e
+        {BOX} run -d --name one {tiny} sleep 1000 >/dev/null
+        {BOX} exec one ls /
+        {BOX} rm -f one >/dev/null"""
+    done = on_rootfs("/bin/sh", "-c", script, chroot=str(tmp_path / "top"))
+    assert done.returncode == 0, done.stderr
+    assert "made" in done.stdout.split()  # a file of the image
+    assert "home" not in done.stdout.split()
