@@ -172,10 +172,10 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
     try:
         command = Command(spec, resolve(rootfs.tree, spec.user), spec.argv, spec.env, spec.cwd)
         program = Program()
-        emit_birth(program)
         joined = group.open_to_join()
         descriptors += joined
-        emit_identity(program, spec, joined)
+        emit_birth(program, joined)
+        emit_identity(program, spec)
         rootfs.emit(program, group.paths, by_chroot=by_chroot)
         if by_chroot:
             command.capabilities &= ~SYS_CHROOT  # with it, a chroot can be left

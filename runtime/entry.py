@@ -93,24 +93,24 @@ class Command:
         program.execute(self.candidates(), argv, env)
 
 
-def emit_birth(program: Program) -> None:
+def emit_birth(program: Program, joined: list[int]) -> None:
     """Add the first steps: no signal ignored (execve resets handlers, not that), no outliving the parent, no tracing by
-    others."""
+    others, and into the control groups.
+
+    `joined` are descriptors of the v1 `tasks` files: a task that writes 0 there moves itself, without the wait of any other way.
+    """
     for number in range(1, 65):
         if number not in _UNCHANGEABLE and (number in _OF_LIBC or getsignal(number) == SIG_IGN):
             program.call("rt_sigaction", number, _SIG_DFL, None, 8)
     program.call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     program.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
     program.call("setsid", tolerated=(EPERM,))
-
-
-def emit_identity(program: Program, spec: Spec, joined: list[int]) -> None:
-    """Add the container's own name, network and, once in its control groups, its own view of them.
-
-    `joined` are descriptors of the v1 `tasks` files: a task that writes 0 there moves itself, without the wait of any other way.
-    """
     for tasks in joined:
         program.call("write", tasks, b"0", 1, action="join the control group")
+
+
+def emit_identity(program: Program, spec: Spec) -> None:
+    """Add the container's own name, its network and, since it is in its control groups by now, its own view of them."""
     program.call("unshare", CLONE_NEWCGROUP, action="make a cgroup namespace")
     name = encode(spec.hostname)
     program.call("sethostname", name, len(name), path=spec.hostname)

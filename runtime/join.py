@@ -88,12 +88,10 @@ def _start(
                 raise not_running(container) from err
             command = Command(spec, resolve(root, user), argv, spec.env, cwd)
             program = Program()
-            emit_birth(program)
             group = Cgroup(container.id)
             joined = group.open_to_join()
             opened += joined
-            for tasks in joined:
-                program.call("write", tasks, b"0", 1, action="join the control group")
+            emit_birth(program, joined)
             program.call("setns", pidfd, _JOINED, action="join the container's namespaces")
             # setns enters the namespace's root, which is the container's only where box itself runs in no chroot.
             program.call("fchdir", root, action="enter the container's root")

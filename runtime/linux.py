@@ -21,10 +21,15 @@ def clone(namespaces: int, cgroup: int | None = None) -> int:
     Returns the child's pid, and 0 in the child. The child is a copy of a process that should have one thread, and it must end in
     execve or `os._exit`: none of Python's after-fork work is done.
     """
-    flags = namespaces | (CLONE_INTO_CGROUP if cgroup is not None else 0)
-    words = (flags, 0, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup or 0)
-    arguments = b"".join(word.to_bytes(8, "little") for word in words)
+    arguments = clone_arguments(namespaces, cgroup)
     return syscall_keeping_the_lock("clone3", _CLONE3, arguments, len(arguments))
+
+
+def clone_arguments(flags: int, cgroup: int | None) -> bytes:
+    """struct clone_args of a child with CLONE_* `flags`, which reports by SIGCHLD, in the group whose directory is `cgroup`."""
+    flags |= CLONE_INTO_CGROUP if cgroup is not None else 0
+    words = (flags, 0, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup or 0)
+    return b"".join([word.to_bytes(8, "little") for word in words])
 
 
 def setns(fd: int, namespaces: int) -> None:

@@ -15,10 +15,11 @@ import posix as os
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 from _struct import pack, unpack
 
+from runtime.linux import clone_arguments
 from runtime.program import NUMBERS, Failure, Program, Result
 from store.syscalls import MACHINE, buffer, callable_at, libc
 
-_CLONE_VM, _CLONE_VFORK, _CLONE_INTO_CGROUP, _SIGCHLD = 0x100, 0x4000, 0x200000000, 17
+_CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
 _PROT_RW, _PROT_RX, _MAP_PRIVATE_ANONYMOUS = 3, 5, 0x22
 _RECORD = 9 * 8  # number, six arguments, tolerated errnos (16 bits each), where to store the result
 
@@ -99,8 +100,7 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
     entry = _entry
     if entry is None:
         raise OSError(38, "clone3: no native code here")
-    flags = namespaces | _CLONE_VM | _CLONE_VFORK | (_CLONE_INTO_CGROUP if cgroup is not None else 0)
-    arguments = _words([flags, 0, 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, cgroup or 0])
+    arguments = clone_arguments(namespaces | _CLONE_VM | _CLONE_VFORK, cgroup)
     executions = sum(1 for call in program.calls if call.name == "execve")
     outcome, outcome_at = buffer(16 + 8 * executions)
     size = (len(program.calls) + 1) * _RECORD

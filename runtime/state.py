@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.journal import Journal, chosen_name, reap
+from runtime.journal import chosen_name, reap
 from runtime.records import read
 from runtime.spec import Bind, Spec, Tmpfs
 from store.errors import ContainerMissing, RunError
@@ -141,11 +141,3 @@ class Containers:
     def trees_in_use(self) -> list[str]:
         """The directories that containers have as the layers of their root, so that nobody deletes them."""
         return [tree for one in self.all() for tree in one.record.get("lowers", [])]
-
-
-def hold_stopped(container: Container) -> Journal:
-    """Take over the directory of a container that does not run. Raises RunError when somebody looks after it."""
-    journal = Journal.hold(container.path)
-    if journal is None:
-        raise RunError(f"container {container.name} is being looked after by another box", hint="try again when it has ended")
-    return journal
