@@ -87,6 +87,7 @@ _libc = dlopen(None, 0)  # type: ignore[arg-type]  # typeshed forgets that None 
 _syscall = _Function(dlsym(_libc, "syscall"))
 _syscall_holding = _HoldingFunction(dlsym(_libc, "syscall"))
 _functions: dict[str, _Function] = {}
+_TRIES = 128  # of a path walk that others race
 # As a long, and as an int in the lower half of the register, whose upper half then means nothing. No address ends so.
 _MINUS_ONE = (-1, 0xFFFFFFFF)
 
@@ -160,8 +161,17 @@ def exists(path: str) -> bool:
 
 
 def openat2(directory: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2) with close-on-exec; `resolve` is of RESOLVE_*. EAGAIN (a rename raced the walk) is tried again by the caller."""
-    name, how = encode(path), open_how(flags, mode, resolve)
+    """openat2(2) with close-on-exec; `resolve` is of RESOLVE_*.
+
+    EAGAIN says that a rename or a mount anywhere on the machine raced the walk: it is tried again, some hundred times.
+    """
+    name = encode(path)
+    how = open_how(flags, mode, resolve)
+    for _ in range(_TRIES):
+        try:
+            return syscall("openat2", OPENAT2, directory, name, how, len(how), path=decode(name))
+        except BlockingIOError:
+            continue
     return syscall("openat2", OPENAT2, directory, name, how, len(how), path=decode(name))
 
 
