@@ -172,10 +172,9 @@ def _host(base: HostBase, session: Session) -> Start:
 
 def _image(base: ImageBase, session: Session) -> Start:
     try:
-        named = session.store.references.resolve(base.reference)
+        _, image = session.store.use_image(base.reference)
     except ReferenceMissing as err:
         raise _wrong(base.at, session, err) from err
-    image = session.store.images.load(named.descriptor)
     what = f"the config of {base.reference}"
     for layer in image.layers:
         if not session.store.blobs.has(layer.descriptor.digest):

@@ -72,9 +72,9 @@ def build(
             f"an image cannot be named by a digest: {name}", hint="name it NAME:TAG; its digest follows from its content"
         )
     place = os.path.abspath(context)
-    cache = Cache(f"{store.root}/cache", store.blobs.directory, store.drafts)
+    cache = Cache(f"{store.root}/cache", store.blobs.directory, store.drafts, store.use)
     digests = StatCache(f"{cache.directory}/inputs/{_short(place)}", store.drafts)
-    with store.shared(), Context(place, digests) as files_of:
+    with store.leased(), Context(place, digests) as files_of:
         session = Session(
             store,
             plan,
@@ -115,6 +115,7 @@ class Building:
             session.progress.step_started(0, len(plan.steps), bases.shown(plan.base))
             base = bases.start(plan.base, session)
             self.chain, self.settings, self.history = base.layers, base.settings, list(base.history)
+            session.store.use_layers(self.chain)
             self.parts.append(base.parts)
             session.compare_base(base.parts)
             if plan.config is not None:
@@ -156,6 +157,7 @@ class Building:
                     self.settings.workdir = step.path
         if result.digest:
             self.chain = (*self.chain, layers.layer_of(result, self.chain))
+            self.session.store.use_layers(self.chain[-1:])
         self.history.append(self.session.history_entry(step.text, empty=not result.digest))
         self.done.append(Done(step.text, reason, seconds, result.digest))
 

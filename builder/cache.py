@@ -46,14 +46,16 @@ NEVER_BUILT = "never built here"
 
 
 class Cache:
-    """The results of steps in one store. `blobs` is the directory of the store's blobs, by hex."""
+    """The results of steps in one store. `blobs` is the directory of the store's blobs, by hex; `use` is told of a layer before
+    it is looked for (`Store.use`)."""
 
-    __slots__ = ("_blobs", "_drafts", "directory")
+    __slots__ = ("_blobs", "_drafts", "_use", "directory")
 
-    def __init__(self, directory: str, blobs: str, drafts: Drafts) -> None:
+    def __init__(self, directory: str, blobs: str, drafts: Drafts, use: Callable[[str, str], None] | None = None) -> None:
         self.directory = directory
         self._blobs = blobs
         self._drafts = drafts
+        self._use = use
 
     def lookup(self, parts: Parts, *, before: Callable[[], Parts | None] | None = None, above: str = "") -> Hit | Miss:
         """The result of the step with these parts, if its layer is there: that is looked at, its bytes are not.
@@ -67,8 +69,11 @@ class Cache:
             if old is not None and old.parent != parts.parent:
                 reasons.append(above or "what lies below it changed")
             return Miss(tuple(reasons) or (NEVER_BUILT,))
-        if result.digest and not self._has_blob(result):
-            return Miss(("its layer is gone",))
+        if result.digest:
+            if self._use is not None:
+                self._use(result.digest, result.diff_id)
+            if not self._has_blob(result):
+                return Miss(("its layer is gone",))
         return Hit(result)
 
     def _has_blob(self, result: Result) -> bool:

@@ -42,7 +42,7 @@ def load(store: Store, source: Readable) -> list[Named]:
     On return they survive a crash. On error (ArchiveError, BlobCorrupt, StoreError) the store is as it was. An image without a
     usable name is known by its digest. Of an image for several platforms, this machine's is taken.
     """
-    with store.shared(), store.drafts.directory("load") as draft:
+    with store.leased(), store.drafts.directory("load") as draft:
         members = Members(store, draft)
         members.read_tar(open_stream(source))
         return _Loading(store, members, draft.path).run()
@@ -50,7 +50,7 @@ def load(store: Store, source: Readable) -> list[Named]:
 
 def load_directory(store: Store, path: str) -> list[Named]:
     """The same, from an OCI layout that is a directory."""
-    with store.shared(), store.drafts.directory("load") as draft:
+    with store.leased(), store.drafts.directory("load") as draft:
         members = Members(store, draft)
         members.read_directory(path)
         return _Loading(store, members, draft.path).run()

@@ -31,10 +31,10 @@ def save(store: Store, texts: Iterable[str], target: Writable) -> list[Named]:
     An image named by an id goes without a name. Layers go as they lie in the store, each byte verified on its way: on
     BlobCorrupt or any other error, what was written must be thrown away.
     """
-    with store.shared():
-        resolved = [store.references.resolve(text) for text in texts]
-        named = sorted({(entry.name or "", entry.descriptor.digest): entry for entry in resolved}.values(), key=_order)
-        images = {entry.descriptor.digest: store.images.load(entry.descriptor) for entry in named}
+    with store.leased():
+        found = [store.use_image(text) for text in texts]
+        named = sorted({(entry.name or "", entry.descriptor.digest): entry for entry, _ in found}.values(), key=_order)
+        images = {entry.descriptor.digest: image for entry, image in found}
         archive = _Archive(target)
         archive.document("oci-layout", OCI_LAYOUT)
         archive.document("index.json", _index(named, images))

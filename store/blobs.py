@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -85,6 +85,7 @@ class BlobDraft:
 
     def publish(self, descriptor: Descriptor) -> None:
         """The second half of `commit`: the sealed blob can be seen. It survives a crash after the next `Blobs.sync`."""
+        self._blobs.use(descriptor.digest)
         with Attempt(f"publish blob {descriptor.digest}"):
             # A blob of this name may lie there, damaged since: these bytes were hashed a moment ago, so they are what stays.
             self._file.publish(self._blobs.path(descriptor.digest))
@@ -180,13 +181,17 @@ class BlobReader:
 
 
 class Blobs:
-    """A directory of files named by the sha256 of their bytes."""
+    """A directory of files named by the sha256 of their bytes.
 
-    __slots__ = ("directory", "drafts")
+    `use` is told of each blob before it is published, or looked at by someone who will refer to it (store/leases.py).
+    """
 
-    def __init__(self, directory: str, drafts: Drafts) -> None:
+    __slots__ = ("directory", "drafts", "use")
+
+    def __init__(self, directory: str, drafts: Drafts, use: Callable[[str], None]) -> None:
         self.directory = directory
         self.drafts = drafts
+        self.use = use
 
     def path(self, digest: Digest) -> str:
         """Where the blob lies, or would lie."""
@@ -202,12 +207,14 @@ class Blobs:
 
     def take(self, path: str, digest: Digest) -> None:
         """Publish a blob that was sealed and set aside at `path`. It survives a crash after the next `sync`."""
+        self.use(digest)
         with Attempt(f"publish blob {digest}"):
             os.rename(path, self.path(digest))
 
     def put_bytes(self, data: bytes, media_type: str) -> Descriptor:
         """Keep `data`. On return it survives a crash; on error the store is as it was."""
         descriptor = Descriptor(media_type, Digest.of(data), len(data))
+        self.use(descriptor.digest)
         try:
             present = self.read(descriptor, limit=len(data)) == data
         except StoreError:

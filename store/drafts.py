@@ -39,20 +39,28 @@ class FileDraft:
 
     __slots__ = ("_directory", "_name", "descriptor")
 
-    def __init__(self, directory: str, mode: int) -> None:
+    def __init__(self, directory: str, mode: int, purpose: str = "") -> None:
         self._directory = directory
         self._name: str | None = None
+        if purpose:
+            self._create(directory, mode, purpose)
+            return
         try:
             self.descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
         except OSError as err:
             if err.errno not in _NO_TMPFILE:
                 raise
             # NFS, FUSE and older overlayfs make no nameless files: a named one, swept like a directory.
-            self._create(directory, mode)
+            self._create(directory, mode, "file")
 
-    def _create(self, directory: str, mode: int) -> None:
+    @property
+    def path(self) -> str:
+        """The name it has while it is a draft; empty when it has none."""
+        return self._name or ""
+
+    def _create(self, directory: str, mode: int, purpose: str) -> None:
         while True:
-            self._name = _free_name(directory, "file")
+            self._name = _free_name(directory, purpose)
             self.descriptor = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             fcntl.flock(self.descriptor, fcntl.LOCK_EX)
             if os.fstat(self.descriptor).st_nlink:
@@ -161,6 +169,11 @@ class Drafts:
         """A new empty file."""
         with Attempt("create a draft"):
             return FileDraft(self.path, mode)
+
+    def named_file(self, purpose: str) -> FileDraft:
+        """A new empty file that others can see while its maker lives, locked; `purpose` is the beginning of its name."""
+        with Attempt("create a draft"):
+            return FileDraft(self.path, 0o600, purpose)
 
     def directory(self, purpose: str) -> DirectoryDraft:
         """A new empty directory, locked; `purpose` is a word for whoever looks at the drafts."""

@@ -7,8 +7,8 @@ from types import TracebackType
 from store.errors import StoreError
 
 _HINTS = {
-    errno.ENOSPC: "free some space on the file system of the store: `box rmi` deletes images",
-    errno.EDQUOT: "the user's disk quota is used up: `box rmi` deletes images",
+    errno.ENOSPC: "free some space on the file system of the store: `box gc` deletes what nothing uses, `box rmi` images",
+    errno.EDQUOT: "the user's disk quota is used up: `box gc` deletes what nothing uses, `box rmi` images",
     errno.EIO: "the disk failed to read or write; see the kernel log (dmesg)",
     errno.EROFS: "the store lies on a read-only file system; choose another with --root",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",

@@ -181,6 +181,7 @@ class Images:
         whole = {**config, "rootfs": {"type": "layers", "diff_ids": [str(layer.diff_id) for layer in layers]}}
         _diff_ids(whole, "the new image's config")
         for layer in layers:
+            self._blobs.use(layer.descriptor.digest)
             if not self._blobs.has(layer.descriptor.digest):
                 raise BlobMissing(layer.descriptor.digest)
         config_descriptor = self._blobs.put_bytes(canonical(whole), OCI_CONFIG)

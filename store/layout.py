@@ -1,7 +1,7 @@
 """The store as a directory: an OCI image layout with what box adds to it (ARCHITECTURE.md has the picture)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from io import FileIO
@@ -12,10 +12,11 @@ from store.documents import canonical
 from store.drafts import Drafts, sync_directory
 from store.errors import BlobMissing, FormatTooNew, StoreError
 from store.faults import Attempt
-from store.images import Images, Layer
+from store.images import Image, Images, Layer
+from store.leases import Lease
 from store.locks import Lock
 from store.prepared import read_text
-from store.references import References
+from store.references import Named, References
 from store.snapshots import Driver
 
 FORMAT = 1
@@ -32,11 +33,12 @@ class Store:
     def __init__(self, root: str) -> None:
         self.root = root
         self.drafts = Drafts(f"{root}/drafts")
-        self.blobs = Blobs(f"{root}/blobs/sha256", self.drafts)
-        self.tars = Blobs(f"{root}/layers", self.drafts)
+        self.blobs = Blobs(f"{root}/blobs/sha256", self.drafts, self.use)
+        self.tars = Blobs(f"{root}/layers", self.drafts, self.use)
         self.images = Images(self.blobs)
         self.references = References(root, self.drafts, self.images.config_digest)
         self._sharing = 0
+        self._lease: Lease | None = None
 
     @classmethod
     def open(cls, root: str) -> "Store":
@@ -88,7 +90,10 @@ class Store:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """In this block no blob and no tree is deleted: for whoever makes something of blobs that no reference names yet."""
+        """In this block nothing at all is deleted, and whoever deletes waits: for a look-up or a name, for no work.
+
+        Work takes a lease: `leased`.
+        """
         with Attempt("lock the store"):
             lock = Lock(f"{self.root}/blobs", shared=True)
         self._sharing += 1
@@ -99,9 +104,45 @@ class Store:
             lock.close()
 
     @contextmanager
+    def leased(self) -> Iterator[None]:
+        """In this block nothing is deleted that this store has published or that it says it uses (store/leases.py). Nests."""
+        if self._lease is not None:
+            yield
+            return
+        with Lease(self.drafts, f"{self.root}/blobs") as self._lease:
+            try:
+                yield
+            finally:
+                self._lease = None
+
+    @property
+    def lease(self) -> str:
+        """The file of the lease that is held; empty for none."""
+        return self._lease.path if self._lease is not None else ""
+
+    def use(self, *digests: str) -> None:
+        """Add blobs, tars (diff_id) and stacks (chain_id) to the lease, if one is held: look after that whether they are there."""
+        if self._lease is not None:
+            self._lease.add(*digests)
+
+    def use_layers(self, layers: Iterable[Layer]) -> None:
+        """The same for all that layers are made of."""
+        self.use(*(str(digest) for layer in layers for digest in (layer.descriptor.digest, layer.diff_id, layer.chain_id)))
+
+    def use_image(self, text: str) -> tuple[Named, Image]:
+        """The image that `text` names (see `References.resolve`), and from now on in the lease with all its layers."""
+        with self.shared():
+            named = self.references.resolve(text)
+            image = self.images.load(named.descriptor)
+            self.use(named.descriptor.digest, image.descriptor.digest, image.id)
+            self.use_layers(image.layers)
+        return named, image
+
+    @contextmanager
     def exclusive(self, *, patience: float) -> Iterator[bool]:
-        """In this block nobody is in a `shared` one; False when that could not be had within `patience` seconds."""
-        if self._sharing:
+        """In this block nobody is in a `shared` one, and no lease grows; False when that could not be had within `patience`
+        seconds."""
+        if self._sharing or self._lease is not None:
             raise StoreError("blobs cannot be deleted while this command is still making some")
         with Attempt("lock the store"):
             lock = Lock.attempt(f"{self.root}/blobs", patience=patience)

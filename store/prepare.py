@@ -13,9 +13,8 @@ def prepare(store: Store, text: str) -> Prepared:
 
     ReferenceMissing, BlobMissing, BlobCorrupt, or StoreError when its config cannot be run.
     """
-    with store.shared():
-        named = store.references.resolve(text)
-        image = store.images.load(named.descriptor)
+    with store.leased():
+        named, image = store.use_image(text)
         prepared = describe(image, named, store.snapshots.trees(image.layers))
         inside = [tree.removeprefix(store.root + "/") for tree in prepared.trees]
         data = spell(prepared, boot_id(), inside)

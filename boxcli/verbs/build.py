@@ -63,20 +63,21 @@ def main(values: Values) -> int:
         set_handler(number, _end)
     watched = None if values.flag("quiet") else view(values.text("progress", "auto"), sys.stderr)
     try:
-        built = build(
-            store,
-            plan,
-            context=context,
-            tag=tags[0] if tags else None,
-            progress=watched or Silent(),
-            no_cache=values.flag("no_cache"),
-        )
+        with store.leased():  # until it has the last of its names
+            built = build(
+                store,
+                plan,
+                context=context,
+                tag=tags[0] if tags else None,
+                progress=watched or Silent(),
+                no_cache=values.flag("no_cache"),
+            )
+            for tag in tags[1:]:
+                store.references.set(tag, built.descriptor)
+            identity = str(store.images.load(built.descriptor).id)
     finally:
         if watched is not None:
             watched.close()
-    for tag in tags[1:]:
-        store.references.set(tag, built.descriptor)
-    identity = str(store.images.load(built.descriptor).id)
     if values.text("iidfile"):
         with open(values.text("iidfile"), "w", encoding="utf-8") as file:
             file.write(identity)

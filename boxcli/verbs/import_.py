@@ -34,7 +34,7 @@ def main(values: Values) -> int:
         raise UsageError("standard input is a terminal", hint="say box import FILE")
     store = Store.open(values.root)
     when = written(epoch_of(os.environ))
-    with store.shared(), open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+    with store.leased(), open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
         layer = import_layer(store, file, parents=())
         step = {"created": when, "created_by": f"box import {os.path.basename(path)}"}
         if values.text("message"):

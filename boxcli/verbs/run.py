@@ -79,7 +79,11 @@ def main(values: Values) -> int:
         raise UsageError("standard input is not a terminal", hint="leave out -t, or -i")
     reference = values.text("image")
     guard = _keep_images(values.root)
-    image = prepared.lookup(values.root, reference) or _prepare(values.root, reference)
+    image = prepared.lookup(values.root, reference)
+    if image is None:
+        if guard >= 0:
+            os.close(guard)
+        image, guard = _prepare(values.root, reference)
     spec = specification(values, image)
     spec.guard = guard
     id_file = values.text("cidfile")
@@ -114,12 +118,14 @@ def _keep_images(root: str) -> int:
     return fd
 
 
-def _prepare(root: str, reference: str) -> "Prepared":
-    """What `lookup` reads, made again."""
+def _prepare(root: str, reference: str) -> "tuple[Prepared, int]":
+    """What `lookup` reads, made again, and the guard of it: while that is done a lease keeps the image, so nobody waits."""
     from store.layout import Store
     from store.prepare import prepare
 
-    return prepare(Store.open(root), reference)
+    store = Store.open(root)
+    with store.leased():
+        return prepare(store, reference), _keep_images(root)
 
 
 def specification(values: Values, image: "Prepared") -> Spec:
