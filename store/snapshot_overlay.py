@@ -79,7 +79,11 @@ class OverlayDriver:
 
     def delete(self, chain_id: str) -> None:
         """See Driver."""
-        self._drafts.discard(f"{self._directory}/{Digest.parse(chain_id).hex}")
+        self._drafts.discard(self.place(chain_id))
+
+    def place(self, chain_id: str) -> str:
+        """See Driver."""
+        return f"{self._directory}/{Digest.parse(chain_id).hex}"
 
     def all(self) -> list[str]:
         """See Driver."""

@@ -32,5 +32,8 @@ class Driver(Protocol):
     def delete(self, chain_id: str) -> None:
         """Drop the tree of `chain_id`, in one step. The caller holds the store's exclusive lock."""
 
+    def place(self, chain_id: str) -> str:
+        """The file or directory that is all there is, or would be, of `chain_id`: whoever deletes moves it away (store/grave.py)."""
+
     def all(self) -> list[str]:
         """The chain ids of which there are trees, stale ones too."""
