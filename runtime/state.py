@@ -84,6 +84,10 @@ class Containers:
     def all(self) -> list[Container]:
         """Every container, the newest first, what was left behind cleared up before."""
         self.reap()
+        return self.recorded()
+
+    def recorded(self) -> list[Container]:
+        """The same as they are recorded, at once: nothing is cleared up."""
         try:
             identities = os.listdir(self.root + "/containers")
         except FileNotFoundError:
@@ -137,7 +141,3 @@ class Containers:
             labels=dict(record.get("labels", {})),
             record=record,
         )
-
-    def trees_in_use(self) -> list[str]:
-        """The directories that containers have as the layers of their root, so that nobody deletes them."""
-        return [tree for one in self.all() for tree in one.record.get("lowers", [])]

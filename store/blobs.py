@@ -249,15 +249,12 @@ class Blobs:
                 if (digest := digest_of_name(entry.name)) is not None:
                     yield digest, entry.stat(follow_symlinks=False).st_size
 
-    def delete(self, digest: Digest) -> int:
-        """Delete the blob, and say how many bytes that frees. The caller holds the store's exclusive lock."""
-        path = self.path(digest)
+    def size(self, digest: Digest) -> int | None:
+        """Its size on disk; None when there is no such blob."""
         try:
-            size = os.lstat(path).st_size
-            os.unlink(path)
+            return os.lstat(self.path(digest)).st_size
         except FileNotFoundError:
-            return 0
-        return size
+            return None
 
     def sync(self) -> None:
         """On return every blob that could be seen before survives a crash."""

@@ -1,202 +1,211 @@
-"""Deleting images, and whatever nothing uses any more.
+"""Deleting images, and whatever nothing uses any more, beside commands that go on.
 
-A blob may go when no image in index.json reaches it and nobody is making something of it: deletion holds the store's exclusive
-lock, everyone who makes blobs holds the shared one. The name goes first and for good; being killed after that leaves blobs that
-the next `prune` finds. `keep` and `used` are asked once the lock is held, and say which digests to spare: layers of a build
-cache, and chain ids that containers stand on.
+What may go is decided with the gate shut, from leases, containers and index.json read anew (store/leases.py); it is moved away
+then, by one rename each, and deleted once the gate is open again. The name of an image goes first and for good: being killed
+after that leaves blobs that the next `gc` finds. `keep` gives the digests that a build cache wants to keep, `used` what
+containers stand on; both are asked with the gate shut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 
-from store.digest import INDEXES, Descriptor, Digest
-from store.documents import descriptor, list_at, object_at, parse_object
+from store.digest import Descriptor, Digest
 from store.errors import StoreError
 from store.faults import Attempt
+from store.grave import Grave, space
 from store.layout import Store
+from store.marks import Image, InUse, Keep, Marks, Needed, Used, keep_nothing
 from store.record import Record
 from store.references import Named
 
-PATIENCE = 2.0  # seconds to wait for a `box run` that is just starting; a build is not waited for
+PATIENCE = 2.0  # seconds to wait until the gate can be shut: whoever holds it has a container to write down, no more
+BATCH = 200  # things to move away while the gate is shut, some milliseconds
 
-Keep = Callable[[], Iterable[str]]
+NOTHING_USED = InUse()
 
 
-def keep_nothing() -> Iterable[str]:
-    """The `keep` of a store without containers and cache."""
-    return ()
+def nothing_used() -> InUse:
+    """The `used` of a store without containers."""
+    return NOTHING_USED
+
+
+class Gone(Record):
+    """Something that went: `kind` is blob, tar, tree or prepared, `size` its bytes (of a tree those on the disk)."""
+
+    kind: str
+    digest: Digest
+    size: int
 
 
 class Deleted(Record):
-    """What went: names, images, bytes of blobs. `deferred`: a build was using the store, so the blobs wait for a prune."""
+    """What went: names, images, and what they were made of. `deferred`: some of it stays for now, since a running command uses
+    it or is just being started."""
 
     names: tuple[str, ...] = ()
     images: tuple[Digest, ...] = ()
-    freed: int = 0
+    gone: tuple[Gone, ...] = ()
     deferred: bool = False
 
+    @property
+    def freed(self) -> int:
+        """The bytes of all that went."""
+        return sum(gone.size for gone in self.gone)
 
-class _Reach:
-    """What a set of images is made of."""
 
-    __slots__ = ("blobs", "chains", "diffs")
+class _Thing(Record):
+    """Something that could go: where it lies, and its size where that is known without a walk."""
 
-    def __init__(self, blobs: set[str], diffs: set[str], chains: set[str]) -> None:
-        self.blobs = blobs
-        self.diffs = diffs
-        self.chains = chains
-
-    @classmethod
-    def of(cls, store: Store, images: Iterable[Descriptor]) -> _Reach:
-        reach = cls(set(), set(), set())
-        for given in images:
-            reach.add(store, given)
-        return reach
-
-    def add(self, store: Store, given: Descriptor) -> None:
-        self.blobs.add(given.digest)
-        if given.media_type in INDEXES:  # another tool's; box itself keeps one platform's manifest
-            what = f"index {given.digest}"
-            for item in list_at(parse_object(store.blobs.read(given), what), "manifests", what):
-                child = descriptor(item, what)
-                if store.blobs.has(child.digest):
-                    self._add_manifest(store, child)
-        image = store.images.load(given)
-        self.blobs.add(image.config_descriptor.digest)
-        for layer in image.layers:
-            self.blobs.add(layer.descriptor.digest)
-            self.diffs.add(layer.diff_id)
-            self.chains.add(layer.chain_id)
-
-    def _add_manifest(self, store: Store, given: Descriptor) -> None:
-        """All that a manifest of any kind names (an attestation is no image)."""
-        what = f"manifest {given.digest}"
-        manifest = parse_object(store.blobs.read(given), what)
-        self.blobs.add(given.digest)
-        for item in (object_at(manifest, "config", what), *list_at(manifest, "layers", what)):
-            self.blobs.add(descriptor(item, what).digest)
+    kind: str
+    digest: Digest
+    path: str
+    size: int | None
 
 
 def delete_image(
-    store: Store, text: str, *, force: bool = False, keep: Keep = keep_nothing, used: Keep = keep_nothing
+    store: Store, text: str, *, force: bool = False, keep: Keep = keep_nothing, used: Used = nothing_used
 ) -> Deleted:
     """Delete the image that `text` means, as docker does: by one of several names, only that name goes; by its last name or by
-    its id, the image with all that no other image shares.
+    its id, the image with all that nothing else needs.
 
-    `used` gives the chain ids that containers stand on. ReferenceMissing when there is no such image; StoreError when a container
-    needs it, or when an id has several names. With `force` all names go; what a container needs stays as an image without one.
+    ReferenceMissing when there is no such image; StoreError when a container was made of it, or when an id has several names.
+    With `force` all names go; what a container was made of stays as an image without one.
     """
-    with store.exclusive(patience=PATIENCE) as alone:
-        entries = store.references.all()
+    marks = Marks(store)
+    with Grave(store.drafts) as grave, store.exclusive(patience=PATIENCE) as alone:
+        needed = Needed.now(store, keep, used)
         target = store.references.resolve(text)
         digest = target.descriptor.digest
-        names = [entry.name for entry in entries if entry.descriptor.digest == digest and entry.name is not None]
+        names = [entry.name for entry in needed.entries if entry.descriptor.digest == digest and entry.name is not None]
         if target.name is not None and len(names) > 1:
             store.references.delete(target.name)
             return Deleted((target.name,))
         if target.name is None and len(names) > 1 and not force:
             raise StoreError(f"image {text!r} has several names: {', '.join(names)}", hint="delete one of them, or use --force")
-        others = [entry.descriptor for entry in entries if entry.descriptor.digest != digest]
-        standing = set(used())
-        needed = _needed(store, target, others, standing)
-        if needed and not (force and names):
+        mine = _image_or_nothing(marks, target.descriptor)
+        runs = mine.runs_in(needed.used)
+        if runs and not (force and names):
             raise StoreError(
                 f"image {text!r} is used by a container",
                 hint="`box ps -a` shows which; remove it first (--force drops the name)",
             )
-        if needed or not alone:
+        if runs or not alone:
             for name in names:
                 store.references.delete(name)
-            return Deleted(tuple(names), deferred=not needed)
-        kept = _reach_of_others(store, others)
-        mine = _reach_or_nothing(store, target.descriptor)
+            return Deleted(tuple(names), deferred=not runs)
+        others = marks.of_all(entry.descriptor for entry in needed.entries if entry.descriptor.digest != digest)
         store.references.forget([digest])
-        spared = {*keep(), *standing}
-        freed = _delete(store, mine, kept, spared, [digest])
-        return Deleted(tuple(names), (digest,), freed)
+        kept = others | needed.used.trees | needed.cached
+        gone = _bury(grave, _parts_of(store, mine), kept | needed.leased)
+        return Deleted(tuple(names), (digest,), tuple(gone), deferred=bool((mine.parts - kept) & needed.leased))
 
 
-def prune(store: Store, *, unused: bool = False, keep: Keep = keep_nothing, used: Keep = keep_nothing) -> Deleted:
-    """Delete images without a name (with `unused`, all that no container uses), and all blobs, tars and trees out of reach.
+def forget_images(store: Store, *, unused: bool = False, used: Used = nothing_used) -> Deleted:
+    """Drop the images without a name, with `unused` all of which no container was made; not those that a running command uses.
 
-    Waits for nobody: `deferred` when a build is running.
+    Their blobs wait for `gc`.
     """
+    marks = Marks(store)
     with store.exclusive(patience=PATIENCE) as alone:
         if not alone:
             return Deleted(deferred=True)
-        entries = store.references.all()
-        standing = set(used())
-        names: list[str] = []
-        digests: list[Digest] = []
-        images: list[Descriptor] = []
-        for entry in entries:
-            if _may_go(store, entry, unused, standing):
-                digests.append(entry.descriptor.digest)
-                names += [entry.name] if entry.name is not None else []
-            else:
-                images.append(entry.descriptor)
-        kept = _reach_of_others(store, images)
+        needed = Needed.now(store, keep_nothing, used)
+        dropped = [entry for entry in needed.entries if _may_go(marks, entry, unused, needed)]
+        digests = tuple(dict.fromkeys(entry.descriptor.digest for entry in dropped))
         if digests:
             store.references.forget(digests)
-        spared = {*keep(), *standing}
+        return Deleted(tuple(entry.name for entry in dropped if entry.name is not None), digests)
+
+
+def gc(store: Store, *, keep: Keep = keep_nothing, used: Used = nothing_used, dry_run: bool = False) -> Deleted:
+    """Delete every blob, tar, tree and prepared file that no image, container, lease or cache needs, and what killed commands
+    left. With `dry_run`, say what would go.
+
+    Safe beside any other command, and killed at any instruction. StoreError when an image is damaged so that nobody knows what it
+    needs; nothing is deleted then.
+    """
+    marks = Marks(store)
+    with store.shared():
+        needed = Needed.now(store, keep, used)
+        kept = needed.digests(marks, [entry.descriptor for entry in needed.entries])
         with Attempt("list what is in the store"):
-            blobs = {str(digest) for digest, _ in store.blobs.all()}
-            tars = {str(digest) for digest, _ in store.tars.all()}
-            everything = _Reach(blobs, tars, set(store.snapshots.all()))
-            prepared = store.prepared()
-        known = {given.digest for given in images}
-        freed = _delete(store, everything, kept, spared, [manifest for manifest in prepared if manifest not in known])
-        return Deleted(tuple(names), tuple(dict.fromkeys(digests)), freed)
+            candidates = [thing for thing in everything(store) if thing.digest not in kept]
+    if dry_run:
+        return Deleted(gone=tuple(Gone(thing.kind, thing.digest, _size(thing)) for thing in candidates))
+    store.drafts.sweep()
+    gone: list[Gone] = []
+    for start in range(0, len(candidates), BATCH):
+        with Grave(store.drafts) as grave:
+            with store.exclusive(patience=PATIENCE) as alone:
+                if not alone:
+                    return Deleted(gone=tuple(gone), deferred=True)
+                needed = Needed.now(store, keep, used)
+                kept = needed.digests(marks, [entry.descriptor for entry in needed.entries])
+                moved = _move(grave, candidates[start : start + BATCH], kept)
+            gone += [Gone(thing.kind, thing.digest, space(now) if thing.size is None else thing.size) for thing, now in moved]
+    return Deleted(gone=tuple(gone))
 
 
-def _may_go(store: Store, entry: Named, unused: bool, standing: set[str]) -> bool:
+def everything(store: Store) -> Iterator[_Thing]:
+    """All in the store that has a digest, prepared files before trees and trees before the tars they are made of."""
+    for digest in store.prepared():
+        yield _Thing("prepared", digest, f"{store.root}/prepared/{digest.hex}", None)
+    for driver in store.drivers():
+        for chain in driver.all():
+            yield _Thing("tree", Digest(chain), driver.place(chain), None)
+    for kind, blobs in (("blob", store.blobs), ("tar", store.tars)):
+        for digest, size in blobs.all():
+            yield _Thing(kind, digest, blobs.path(digest), size)
+
+
+def _parts_of(store: Store, image: Image) -> Iterator[_Thing]:
+    """All that there is, or may be, of an image; in the same order."""
+    digests = sorted(map(Digest, image.parts))
+    for digest in digests:
+        yield _Thing("prepared", digest, f"{store.root}/prepared/{digest.hex}", 0)
+    for driver in store.drivers():
+        for digest in digests:
+            yield _Thing("tree", digest, driver.place(digest), 0)
+    for kind, blobs in (("blob", store.blobs), ("tar", store.tars)):
+        for digest in digests:
+            size = blobs.size(digest)
+            if size is not None:
+                yield _Thing(kind, digest, blobs.path(digest), size)
+
+
+def _move(grave: Grave, things: Iterable[_Thing], kept: set[str]) -> list[tuple[_Thing, str]]:
+    """Move away what is not kept; what it was, and where it is now."""
+    moved = []
+    for thing in things:
+        if thing.digest not in kept:
+            now = grave.take(thing.path)
+            if now is not None:
+                moved.append((thing, now))
+    return moved
+
+
+def _bury(grave: Grave, things: Iterable[_Thing], kept: set[str]) -> list[Gone]:
+    return [Gone(thing.kind, thing.digest, thing.size or 0) for thing, _ in _move(grave, things, kept)]
+
+
+def _size(thing: _Thing) -> int:
+    return space(thing.path) if thing.size is None else thing.size
+
+
+def _may_go(marks: Marks, entry: Named, unused: bool, needed: Needed) -> bool:
     if entry.name is not None and not unused:
         return False
+    if entry.descriptor.digest in needed.leased:
+        return False
     try:
-        return not standing.intersection(_Reach.of(store, [entry.descriptor]).chains)
+        return not marks.of(entry.descriptor).runs_in(needed.used)
     except StoreError:
         return True  # damaged: no container can be made of it
 
 
-def _needed(store: Store, target: Named, others: list[Descriptor], standing: set[str]) -> bool:
-    """Whether a container stands on a tree that only this image keeps."""
-    chains = _reach_or_nothing(store, target.descriptor).chains & standing
-    return bool(chains) and not chains <= _reach_of_others(store, others).chains
-
-
-def _reach_or_nothing(store: Store, given: Descriptor) -> _Reach:
-    """What the image is made of; only its manifest, when it is damaged: the rest is then found by a prune."""
+def _image_or_nothing(marks: Marks, given: Descriptor) -> Image:
+    """What the image is made of; only its manifest, when it is damaged: the rest is then found by `gc`."""
     try:
-        return _Reach.of(store, [given])
+        return marks.of(given)
     except StoreError:
-        return _Reach({given.digest}, set(), set())
-
-
-def _reach_of_others(store: Store, others: Iterable[Descriptor]) -> _Reach:
-    reach = _Reach(set(), set(), set())
-    for given in others:
-        try:
-            reach.add(store, given)
-        except StoreError as err:
-            # Its layers are not known, so none may be deleted.
-            raise StoreError(
-                f"nothing was deleted, since image {given.digest.hex[:12]} is damaged: {err.message}",
-                hint=f"delete that one first: box rmi {given.digest.hex[:12]}",
-            ) from err
-    return reach
-
-
-def _delete(store: Store, candidates: _Reach, kept: _Reach, spared: set[str], images: Iterable[Digest]) -> int:
-    """Delete the candidates that are not kept; prepared files before trees, trees before the tars they are made of."""
-    freed = 0
-    with Attempt("delete what no image uses"):
-        for digest in images:
-            store.forget_prepared(digest)
-        for chain in candidates.chains - kept.chains - spared:
-            store.snapshots.delete(chain)
-        for blob in candidates.blobs - kept.blobs - spared:
-            freed += store.blobs.delete(Digest(blob))
-        for diff_id in candidates.diffs - kept.diffs - spared:
-            freed += store.tars.delete(Digest(diff_id))
-    return freed
+        return Image(frozenset({str(given.digest)}), "", "")

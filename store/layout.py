@@ -67,6 +67,10 @@ class Store:
 
         return OverlayDriver(f"{self.root}/snapshots", self.drafts, self.open_layer)
 
+    def drivers(self) -> "list[Driver]":
+        """Every driver that may have made something here, for whoever deletes or checks it."""
+        return [self.snapshots]
+
     def open_layer(self, layer: Layer) -> FileIO:
         """The layer's tar, or where that is missing its compressed blob: for `unpack`, which sees through the compression and
         verifies the diff_id."""
@@ -82,11 +86,6 @@ class Store:
     def prepared(self) -> list[Digest]:
         """The manifests of the images that are prepared for `box run`."""
         return [digest for name in os.listdir(f"{self.root}/prepared") if (digest := digest_of_name(name)) is not None]
-
-    def forget_prepared(self, manifest: Digest) -> None:
-        """Drop what was prepared of this image for `box run`."""
-        with suppress(FileNotFoundError):
-            os.unlink(f"{self.root}/prepared/{manifest.hex}")
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -121,7 +120,7 @@ class Store:
         return self._lease.path if self._lease is not None else ""
 
     def use(self, *digests: str) -> None:
-        """Add blobs, tars (diff_id) and stacks (chain_id) to the lease, if one is held: look after that whether they are there."""
+        """Add blobs, tars (diff_id) and stacks (chain_id) to the lease, if one is held; only then look whether they are there."""
         if self._lease is not None:
             self._lease.add(*digests)
 

@@ -1,11 +1,11 @@
 """Leases: what a living command makes or uses, so that deletion can go on beside it.
 
-A lease is a draft of its own kind, ROOT/drafts/lease-PID-X, flocked by its holder: a digest a line, of blobs, of uncompressed layers
-(diff_id) and of stacks (chain_id). When its holder dies, however that comes, the kernel drops the lock: from then on the lease
-counts for nothing, and the next command sweeps it like any draft. Nobody ever has to unlock a store.
+A lease is a draft of its own kind, ROOT/drafts/lease-PID-X, flocked by its holder: a digest a line, of blobs, of uncompressed
+layers (diff_id) and of stacks (chain_id). When its holder dies, however that comes, the kernel drops the lock: from then on the
+lease counts for nothing, and the next command sweeps it like any draft. Nobody ever has to unlock a store.
 
-Beside the leases there is the gate, a flock on ROOT/blobs. Holders of leases pass it: take it shared and let go at once. `box run`
-holds it shared until its container is written down. Deletion shuts it (exclusive), for some milliseconds at a time.
+Beside the leases there is the gate, a flock on ROOT/blobs. Holders of leases pass it: take it shared and let go at once. `box
+run` holds it shared until its container is written down. Deletion shuts it (exclusive), for some milliseconds at a time.
 
     whoever makes or uses an object           1. adds its digest to the lease   2. passes the gate
                                               3. looks whether the object is there, or publishes it
@@ -15,10 +15,10 @@ holds it shared until its container is written down. Deletion shuts it (exclusiv
                                               c. moves away what none of them names   d. opens the gate
 
 Why nothing goes that a living process uses or will reference. Let D delete while H makes or uses the object X.
-If 1 came before b, then D finds X in the lease; unless 5 came before b as well, and then so did 4, and D finds X where H handed it
-over to, since that is read after the leases. If 1 came after b, then 2 ends after d, so that at 3 H sees the store as D left it:
-X is gone, as it would be had D run an hour ago, and H makes it again; or X has been moved away under another file of the same
-name, and H publishes a new one. A name (index.json) is turned into digests, and those are added, with the gate held: `Store.use_image`.
+If 1 came before b, then D finds X in the lease; unless 5 came before b as well, and then so did 4, and D finds X where H handed
+it over to, since that is read after the leases. If 1 came after b, then 2 ends after d, so that at 3 H sees the store as D left
+it: X is gone, as it would be had D run an hour ago, and H makes it again; or H publishes an X that D never saw. A name
+(index.json) becomes digests, and those are added, while the gate is held: `Store.use_image`.
 """
 
 import os

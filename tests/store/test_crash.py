@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from store.archive import save
-from store.collect import prune
+from store.collect import forget_images, gc
 from store.errors import StoreError
 from store.layout import Store
 from tests.store.crash.actor import act
@@ -83,7 +83,8 @@ class Scene:
         store = Store.open(self.root)
         assert dict(names(store)) == self.after
         assert os.listdir(store.drafts.path) == []
-        prune(store)
+        forget_images(store)
+        gc(store)
         assert damage(self.root) == []
         assert {str(digest) for digest, _ in store.blobs.all()} == reachable(
             store, [entry.descriptor for entry in store.references.all()]

@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 from store import blobs, drafts, locks
 from store.archive import load
-from store.collect import delete_image, prune
+from store.collect import delete_image, forget_images, gc
 from store.digest import OCI_LAYER
 from store.errors import StoreError
 from store.images import stack
@@ -39,7 +39,7 @@ def tar_of(text: bytes) -> bytes:
 
 
 def put(store: Store, name: str, text: bytes) -> str:
-    with store.shared():
+    with store.leased():
         with store.blobs.draft() as draft:
             draft.write(tar_of(text))
             layer = draft.commit(OCI_LAYER)
@@ -69,7 +69,8 @@ def act(root: str, action: str) -> None:
     elif verb == "delete":
         delete_image(store, "app")
     elif verb == "prune":
-        prune(store)
+        forget_images(store)
+        gc(store)
     else:
         raise SystemExit(f"no action {verb}")
 

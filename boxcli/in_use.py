@@ -1,0 +1,28 @@
+"""What the containers of a store stand on, in the words of whoever deletes (store/marks.py)."""
+
+from __future__ import annotations
+
+from runtime.state import Containers
+from store.digest import digest_of_name
+from store.marks import InUse
+
+
+def in_use(root: str) -> InUse:
+    """What the containers of the store at `root` were made of, the ended ones too. The order in which it is read is the
+    caller's matter."""
+    images: set[str] = set()
+    stacks: set[str] = set()
+    trees: set[str] = set()
+    for container in Containers(root).recorded():
+        chains = [chain for path in container.record.get("lowers", []) if (chain := _chain(path))]
+        trees.update(chains)
+        if container.image_digest:
+            images.add(container.image_digest)
+        else:
+            stacks.update(chains[:1])
+    return InUse(frozenset(images), frozenset(stacks), frozenset(trees))
+
+
+def _chain(path: str) -> str:
+    """The stack whose tree lies at `path`, which ends in HEX/NAME by whatever way the store was reached; else empty."""
+    return str(digest_of_name(path.rpartition("/")[0].rpartition("/")[2]) or "")
