@@ -66,7 +66,7 @@ class Directories:
         self.uid, self.gid = os.geteuid(), os.getegid()
         os.fchmod(tree, 0o700)
         found = lowers.find(b"")
-        self._pending[b""] = (_plain(b"") if found is None else entry_of(found, b""), False)
+        self._pending[b""] = (plain_directory(b"") if found is None else entry_of(found, b""), False)
 
     def parent(self, name: bytes) -> Directory:
         """The directory that an archive's `name` means; made where it is missing."""
@@ -127,14 +127,14 @@ class Directories:
                 return lower.readlink()
             if lower is not None and not stat.S_ISDIR(lower.status.st_mode):
                 raise ArchiveError(f"a file has entries below it: {shown(path)}") from None
-            entry = _plain(path) if lower is None else entry_of(lower, path)
+            entry = plain_directory(path) if lower is None else entry_of(lower, path)
         except NotADirectoryError as err:
             status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
                 return os.readlink(name, dir_fd=here.fd)
             if not is_whiteout(status):
                 raise ArchiveError(f"a file has entries below it: {shown(path)}") from err
-            entry = _plain(path)
+            entry = plain_directory(path)
         self.make(here, name, entry)
         return self._remember(os.open(name, _DIRECTORY, dir_fd=here.fd), path)
 
@@ -166,8 +166,7 @@ class Directories:
             if not stat.S_ISDIR(status.st_mode):
                 self.clear(parent, name)
                 os.mkdir(name, 0o700, dir_fd=parent.fd)
-                if is_whiteout(status):
-                    self._opaque.add(parent.below(name))
+                self._opaque.add(parent.below(name))  # what was there, a whiteout or a file, has hidden what is below
             exact = False
         self._pending[parent.below(name)] = (entry, exact)
 
@@ -235,7 +234,7 @@ class Directories:
                     self._opaque.add(name)
 
 
-def _plain(path: bytes) -> Entry:
+def plain_directory(path: bytes) -> Entry:
     """A directory that no entry names and no layer has."""
     return Entry(DIRECTORY, path, 0o755, 0, 0, 0)
 

@@ -4,7 +4,10 @@ Threads suffice: each call is a megabyte long and gives the interpreter's lock a
 because the kernel takes 2 us to hand out a fresh page.
 """
 
+import errno
+import fcntl
 import hashlib
+import mmap
 import os
 import threading
 from collections.abc import Callable
@@ -19,6 +22,8 @@ RING = 8
 _WRITEBACK_STEP = 16 << 20
 _SYNC_FILE_RANGE_WRITE = 2
 _PATIENCE = 0.5  # seconds
+_DIRECT_FROM = 8 << 20
+_ALIGNED = 4096
 
 
 class Flow:
@@ -28,30 +33,55 @@ class Flow:
     """
 
     __slots__ = (
-        "_chunks", "_digest", "_ended", "_error", "_fed", "_holding", "_keep", "_readinto", "_sink", "_stopped", "_sunk",
-        "_threads", "size",
+        "_chunks", "_consumed", "_digest", "_ended", "_error", "_holding", "_queues", "_readinto", "_stopped", "_threads", "size",
     )  # fmt: skip
 
     def __init__(self, readinto: Callable[[memoryview], int], *, keep: int | None = None) -> None:
         self.size = 0
         self._readinto = readinto
-        self._keep = keep
         self._digest = hashlib.sha256()
         self._error: BaseException | None = None
         self._holding = False  # the consumer holds a chunk
         self._ended = False
         self._stopped = False
-        # Sink and consumer take the chunks in the order of the ring, so two queues of tokens say when one is free again.
-        self._fed: SimpleQueue[None] = SimpleQueue()
-        self._sunk: SimpleQueue[None] = SimpleQueue()
+        # All take the chunks in the order of the ring, so a queue of tokens each says when a buffer is free again: first the
+        # consumer's, then those of the threads.
         self._chunks: SimpleQueue[memoryview | None] = SimpleQueue()
-        self._sink: SimpleQueue[memoryview | None] = SimpleQueue()
-        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._absorb)]
+        self._queues: list[SimpleQueue[memoryview | None]] = [self._chunks]
+        self._consumed: list[SimpleQueue[None]] = [SimpleQueue()]
+        self._threads = [threading.Thread(target=self._read, daemon=True)]
+        self._absorb(self._digest.update, lambda: None)
+        if keep is not None:
+            keeper = Keeper(keep)
+            self._absorb(keeper.write, keeper.finish)
+
+    def _absorb(self, take: Callable[[memoryview], object], finish: Callable[[], None]) -> None:
+        """Have a thread of its own give every chunk to `take`, then call `finish`."""
+        queue: SimpleQueue[memoryview | None] = SimpleQueue()
+        consumed: SimpleQueue[None] = SimpleQueue()
+        self._queues.append(queue)
+        self._consumed.append(consumed)
+
+        def run() -> None:
+            while (chunk := queue.get()) is not None:
+                if self._error is None:
+                    try:
+                        take(chunk)
+                    except BaseException as err:  # it is the consumer who must know
+                        self._error = err
+                consumed.put(None)
+            if self._error is None and not self._stopped:
+                try:
+                    finish()
+                except BaseException as err:
+                    self._error = err
+
+        self._threads.append(threading.Thread(target=run, daemon=True))
 
     def feed(self) -> memoryview | None:
         """The next chunk, valid until the next call; None at the end."""
         if self._holding:
-            self._fed.put(None)
+            self._consumed[0].put(None)
         if self._ended:
             return None
         chunk = self._chunks.get()
@@ -74,23 +104,26 @@ class Flow:
     def close(self) -> None:
         """End the threads. What was kept so far is not whole, unless `finish` has returned."""
         self._stopped = True
-        self._fed.put(None)  # wakes the reader, if it waits for the consumer
-        self._sink.put(None)
-        reader, sink = self._threads
-        sink.join()
+        self._consumed[0].put(None)  # wakes the reader, if it waits for the consumer
+        for queue in self._queues[1:]:
+            queue.put(None)
+        reader, *others = self._threads
+        for thread in others:
+            thread.join()
         # A source that never answers, such as a pipe nobody writes to, keeps its reader; that then reads into nowhere, once.
         reader.join(_PATIENCE)
 
     def _read(self) -> None:
-        buffers = [memoryview(bytearray(CHUNK)) for _ in range(RING)]
-        for _ in buffers:
-            self._fed.put(None)
-            self._sunk.put(None)
+        # Anonymous memory begins on a page, as direct writes want it.
+        buffers = [memoryview(mmap.mmap(-1, CHUNK)) for _ in range(RING)]
+        for consumed in self._consumed:
+            for _ in buffers:
+                consumed.put(None)
         try:
             turn = 0
             while self._error is None:
-                self._fed.get()
-                self._sunk.get()
+                for consumed in self._consumed:
+                    consumed.get()
                 if self._stopped:
                     break
                 buffer = buffers[turn]
@@ -98,36 +131,14 @@ class Flow:
                 got = self._readinto(buffer)
                 if got:
                     self.size += got
-                    chunk = buffer[:got]
-                    self._sink.put(chunk)
-                    self._chunks.put(chunk)
+                    for queue in self._queues:
+                        queue.put(buffer[:got])
                 if got < CHUNK:
                     break
         except BaseException as err:  # it is the consumer who must know
             self._error = err
-        self._sink.put(None)
-        self._chunks.put(None)
-
-    def _absorb(self) -> None:
-        started = written = 0
-        while (chunk := self._sink.get()) is not None:
-            if self._error is None:
-                try:
-                    self._digest.update(chunk)
-                    if self._keep is not None:
-                        written += _write_all(self._keep, chunk)
-                        if written - started >= _WRITEBACK_STEP:
-                            # The disk begins now, so that little is left when the file is synced.
-                            syscalls.libc("sync_file_range", self._keep, started, written - started, _SYNC_FILE_RANGE_WRITE)
-                            started = written
-                except BaseException as err:
-                    self._error = err
-            self._sunk.put(None)
-        if self._keep is not None and self._error is None and not self._stopped:
-            try:
-                os.fsync(self._keep)
-            except OSError as err:
-                self._error = err
+        for queue in self._queues:
+            queue.put(None)
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -136,6 +147,59 @@ class Flow:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+class Keeper:
+    """Writes a stream to the empty file open as `descriptor`, so that little is left to do when it is synced.
+
+    What is large goes past the page cache, where the file system lets it: the disk has to have it before the end anyway, and
+    copying it into fresh pages first takes as long as writing it.
+    """
+
+    __slots__ = ("_descriptor", "_direct", "_refused", "_started", "_written")
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._started = self._written = 0
+        self._direct = self._refused = False
+
+    def write(self, chunk: memoryview) -> None:
+        """Append `chunk`."""
+        aligned = not len(chunk) % _ALIGNED and not self._written % _ALIGNED
+        self._turn(aligned and self._written >= _DIRECT_FROM and not self._refused)
+        at = 0
+        while at < len(chunk):
+            try:
+                at += os.write(self._descriptor, chunk[at:])
+            except OSError as err:
+                if not self._direct or err.errno != errno.EINVAL:
+                    raise
+                self._refused = True  # the file system takes no direct writes, or only larger ones
+                self._turn(False)
+        self._written += at
+        if not self._direct and self._written - self._started >= _WRITEBACK_STEP:
+            # The disk begins now, so that little is left when the file is synced.
+            syscalls.libc(
+                "sync_file_range", self._descriptor, self._started, self._written - self._started, _SYNC_FILE_RANGE_WRITE
+            )  # fmt: skip
+            self._started = self._written
+
+    def _turn(self, direct: bool) -> None:
+        if direct != self._direct:
+            flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+            try:
+                fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if direct else flags & ~os.O_DIRECT)
+            except OSError as err:
+                if err.errno != errno.EINVAL:
+                    raise
+                self._refused = True
+                return
+            self._direct = direct
+
+    def finish(self) -> None:
+        """On return what was written survives a crash. Raises OSError, once: a second fsync would say that all is well."""
+        self._turn(False)
+        os.fsync(self._descriptor)
 
 
 class Behind:
@@ -194,10 +258,3 @@ class Behind:
             if self._thread is not None:
                 self._todo.put(None)
                 self._thread.join()
-
-
-def _write_all(descriptor: int, chunk: memoryview) -> int:
-    written = 0
-    while written < len(chunk):
-        written += os.write(descriptor, chunk[written:])
-    return written

@@ -22,16 +22,19 @@ from store.snapshots import Driver
 FORMAT = 1
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _DIRECTORIES = (
-    "blobs", "blobs/sha256", "layers", "snapshots", "snapshots/empty", "prepared", "cache", "containers", "logs", "drafts",
+    "blobs", "blobs/sha256", "layers", "snapshots", "snapshots/empty", "indexes", "prepared", "cache", "containers", "logs",
+    "drafts",
 )  # fmt: skip
+SNAPSHOTS = ("indexes", "snapshots")  # where the drivers keep what they made of a stack, by chain id
 _KNOWN = frozenset({"oci-layout", "index.json", *_DIRECTORIES})
 
 
 class Store:
     """The door to everything in one store. Open it with `Store.open`; it holds nothing that would have to be closed."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, driver: str = "") -> None:
         self.root = root
+        self._driver = driver
         self.drafts = Drafts(f"{root}/drafts")
         self.blobs = Blobs(f"{root}/blobs/sha256", self.drafts, self.use)
         self.tars = Blobs(f"{root}/layers", self.drafts, self.use)
@@ -41,14 +44,15 @@ class Store:
         self._lease: Lease | None = None
 
     @classmethod
-    def open(cls, root: str) -> "Store":
-        """The store at `root`, made when there is none, rid of what killed commands left behind.
+    def open(cls, root: str, driver: str = "") -> "Store":
+        """The store at `root`, made when there is none, rid of what killed commands left behind. `driver` is the name of the one
+        to be used; without it, the best that works here.
 
         FormatTooNew when a newer box wrote it, StoreError when the directory is something else or open to other users; nothing is
         touched then.
         """
         root = os.path.abspath(root)
-        store = cls(root)
+        store = cls(root, driver)
         with Attempt(f"open the store {root}"):
             try:
                 version = read_text(f"{root}/format")
@@ -62,14 +66,19 @@ class Store:
 
     @cached_property
     def snapshots(self) -> Driver:
-        """The driver that turns this store's layers into trees."""
-        from store.snapshot_overlay import OverlayDriver
+        """The driver that turns this store's layers into trees: the one asked for, else the best that works here."""
+        from store.probe import probed
 
-        return OverlayDriver(f"{self.root}/snapshots", self.drafts, self.open_layer)
+        name = self._driver or probed(self)
+        return next(driver for driver in self.drivers() if driver.name == name)
 
     def drivers(self) -> "list[Driver]":
         """Every driver that may have made something here, for whoever deletes or checks it."""
-        return [self.snapshots]
+        from store.snapshot_erofs import ErofsDriver
+        from store.snapshot_overlay import OverlayDriver
+
+        trees = OverlayDriver(f"{self.root}/snapshots", self.drafts, self.open_layer)
+        return [ErofsDriver(self.root, self.tars, self.open_layer, trees), trees]
 
     def open_layer(self, layer: Layer) -> FileIO:
         """The layer's tar, or where that is missing its compressed blob: for `unpack`, which sees through the compression and
@@ -86,6 +95,16 @@ class Store:
     def prepared(self) -> list[Digest]:
         """The manifests of the images that are prepared for `box run`."""
         return [digest for name in os.listdir(f"{self.root}/prepared") if (digest := digest_of_name(name)) is not None]
+
+    def snapshot_places(self, chain: Digest) -> list[str]:
+        """All that drivers, this store's or one that was forced, may have made of the stack `chain`: a directory each, which
+        whoever deletes moves away (store/grave.py), with the gate shut."""
+        return [f"{self.root}/{folder}/{chain.hex}" for folder in SNAPSHOTS]
+
+    def snapshot_chains(self) -> list[Digest]:
+        """The stacks of which there is any such thing."""
+        names = {name for folder in SNAPSHOTS for name in _names(f"{self.root}/{folder}")}
+        return sorted(digest for name in names if (digest := digest_of_name(name)) is not None)
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -175,6 +194,13 @@ class Store:
             # Last: a directory without it is a store that was never finished, and is finished by the next command.
             self.drafts.replace(f"{self.root}/format", f"{FORMAT}\n".encode(), durable=True)
             sync_directory(os.path.dirname(self.root))
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
 
 
 def _check_format(text: str, root: str) -> None:

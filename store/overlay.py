@@ -6,6 +6,7 @@ Source: Documentation/filesystems/overlayfs.rst. Hot: imports only `os` and the 
 
 import posix as os
 
+from store.erofs_mount import mount_index
 from store.errors import StoreError
 from store.syscalls import new_filesystem
 
@@ -23,6 +24,7 @@ def mount_overlay(
     lowers: "Sequence[str]", upper: str | None = None, work: str | None = None, *, volatile: bool = False, attributes: int = 0
 ) -> int:
     """The descriptor of a detached overlay mount of `lowers`, the topmost first; with `upper` and `work` it can be written.
+    Each lower is a directory, or an EROFS index, which is mounted for this.
 
     `volatile` leaves out every sync, also the one at its end (which would wait for all dirty data of the file system): for an
     upper that is thrown away, or synced by other means. `attributes` are MOUNT_ATTR_*. Raises OSError, or StoreError where
@@ -34,7 +36,10 @@ def mount_overlay(
     descriptors: list[int] = []
     try:
         for path in lowers:  # one by one, so that those before a failure are closed
-            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            if path.endswith(".erofs"):
+                descriptor = mount_index(path)
+            else:
+                descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             descriptors.append(descriptor)
         names = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
         options: list[tuple[str, str | None]] = list(_FIXED)

@@ -11,16 +11,22 @@ and made again from the layer's tar in the next. A tree appears by one rename, w
 import os
 from collections.abc import Callable, Sequence
 from io import FileIO
+from types import TracebackType
+from typing import Self
 
 from store.digest import Digest, digest_of_name
 from store.drafts import Drafts, write_all
 from store.faults import Attempt
 from store.images import Layer
+from store.layers import read_layer
 from store.locks import Lock
+from store.lowers import Lowers
 from store.overlay import mount_overlay
 from store.prepared import boot_id, read_text
 from store.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
+from store.tar_read import TarReader
 from store.trees import delete_tree
+from store.unpack import unpack_entries
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SYNCED = "synced"
@@ -33,11 +39,11 @@ class OverlayDriver:
 
     name = "overlay"
 
-    __slots__ = ("_boot", "_directory", "_drafts", "_open_layer")
+    __slots__ = ("_boot", "_directory", "_open_layer", "drafts")
 
     def __init__(self, directory: str, drafts: Drafts, open_layer: OpenLayer) -> None:
         self._directory = directory
-        self._drafts = drafts
+        self.drafts = drafts
         self._open_layer = open_layer
         self._boot = boot_id()
 
@@ -50,24 +56,31 @@ class OverlayDriver:
             trees.insert(0, self._tree(layer.chain_id))
         return trees or [f"{self._directory}/empty"]
 
+    def begin(self, parents: Sequence[Layer]) -> "TreeMaking":
+        """See Driver."""
+        return TreeMaking(self, self.trees(parents) if parents else ())
+
+    def existing(self, chain_id: str) -> str | None:
+        """The tree of `chain_id`, None when there is none, or none to be believed."""
+        return self._tree(chain_id) if self._believable(chain_id) else None
+
     def adopt(self, chain_id: str, directory: str) -> str:
         """See Driver."""
         with Attempt(f"keep the tree of {chain_id}"):
             if self._believable(chain_id):
                 delete_tree(directory)
             else:
-                with self._drafts.directory("tree") as draft:
+                with self.drafts.directory("tree") as draft:
                     os.rename(directory, f"{draft.path}/tree")
-                    self._complete(draft.path)
-                    self._publish(chain_id, draft.path)
+                    self.keep(chain_id, draft.path)
         return self._tree(chain_id)
 
     def view(self, chain: Sequence[Layer]) -> int:
         """See Driver."""
         trees = self.trees(chain)
-        with Attempt("open the image's tree"):
-            if len(trees) == 1:  # overlayfs wants two lowers, or an upper
-                return os.open(trees[0], _DIRECTORY)
+        if len(trees) == 1:  # overlayfs wants two lowers, or an upper
+            trees.append(f"{self._directory}/empty")
+        with Attempt("mount the image's tree"):
             return mount_overlay(trees, attributes=MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID)
 
     def writable(self, chain: Sequence[Layer], upper: str, work: str, *, attributes: int = MOUNT_ATTR_NODEV) -> int:
@@ -79,7 +92,7 @@ class OverlayDriver:
 
     def delete(self, chain_id: str) -> None:
         """See Driver."""
-        self._drafts.discard(self.place(chain_id))
+        self.drafts.discard(self.place(chain_id))
 
     def place(self, chain_id: str) -> str:
         """See Driver."""
@@ -100,20 +113,14 @@ class OverlayDriver:
         return made.rstrip() in (self._boot, _SYNCED)
 
     def _make(self, layer: Layer, lowers: Sequence[str]) -> None:
-        from store.unpack import unpack
+        with TreeMaking(self, lowers) as making, self._open_layer(layer) as source:
+            size = read_layer(source, making, layer)
+            making.publish(layer, size)
 
-        with self._drafts.directory("tree") as draft:
-            with Attempt(f"make the tree of layer {layer.diff_id}"):
-                os.mkdir(f"{draft.path}/tree", 0o755)
-                tree = os.open(f"{draft.path}/tree", _DIRECTORY)
-            try:
-                with self._open_layer(layer) as source:
-                    unpack(source, tree, lowers=lowers, expected=layer.diff_id)
-            finally:
-                os.close(tree)
-            with Attempt(f"make the tree of layer {layer.diff_id}"):
-                self._complete(draft.path)
-                self._publish(layer.chain_id, draft.path)
+    def keep(self, chain_id: str, directory: str) -> None:
+        """Make `directory`, which holds a whole `tree`, the snapshot of `chain_id`; it is left where it is when there is one."""
+        self._complete(directory)
+        self._publish(chain_id, directory)
 
     def _complete(self, directory: str) -> None:
         descriptor = os.open(f"{directory}/complete", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -129,5 +136,40 @@ class OverlayDriver:
         with Lock(self._directory):
             if self._believable(chain_id):
                 return
-            self._drafts.discard(place)
+            self.drafts.discard(place)
             os.rename(directory, place)
+
+
+class TreeMaking:
+    """See `store.snapshots.Making`."""
+
+    __slots__ = ("_draft", "_driver", "_lowers", "_tree")
+
+    def __init__(self, driver: OverlayDriver, lowers: Sequence[str]) -> None:
+        self._driver = driver
+        self._lowers = lowers
+        self._draft = driver.drafts.directory("tree")
+        try:
+            with Attempt("create a tree"):
+                os.mkdir(f"{self._draft.path}/tree", 0o755)
+                self._tree = os.open(f"{self._draft.path}/tree", _DIRECTORY)
+        except BaseException:
+            self._draft.close()
+            raise
+
+    def take(self, reader: TarReader) -> int:
+        """See Making."""
+        with Attempt("unpack the layer"):
+            return unpack_entries(reader, self._tree, Lowers(self._lowers))
+
+    def publish(self, layer: Layer, size: int) -> None:
+        """See Making."""
+        with Attempt(f"keep the tree of layer {layer.diff_id}"):
+            self._driver.keep(layer.chain_id, self._draft.path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        os.close(self._tree)
+        self._draft.close()

@@ -1,21 +1,44 @@
 """Layers as file systems: a driver turns a chain of layers into directories or mounts."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from store.images import Layer
+from store.tar_read import TarReader
+
+
+class Making(Protocol):
+    """A layer being taken in. What was not published is gone when the block ends."""
+
+    def take(self, reader: TarReader) -> int:
+        """Take all of the layer's entries; says how many there were. ArchiveError for what the archive does wrong."""
+
+    def publish(self, layer: Layer, size: int) -> None:
+        """Make it the snapshot of `layer.chain_id`; its tar, of `size` bytes, is in the store. When there is one already, that
+        stays."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None: ...
 
 
 class Driver(Protocol):
-    """What `overlay` does, and what other ways of keeping trees will have to do. Chains are given lowest layer first."""
+    """What every way of keeping snapshots does. Chains are given lowest layer first.
+
+    All drivers show the same for the same chain: content, modes, owners, links, extended attributes, times, devices.
+    """
 
     name: str
 
     def trees(self, chain: Sequence[Layer]) -> list[str]:
-        """Absolute paths of directories to be stacked by overlayfs, the topmost first; made where they are missing or stale.
+        """Absolute paths of what overlayfs stacks for `chain`, the topmost first; made where they are missing or stale.
 
-        Never empty: an empty chain is one empty directory. The trees are never written to.
+        Each is a directory, or an index that `store.overlay` mounts. Never empty: an empty chain is one empty directory. They are
+        never written to.
         """
+
+    def begin(self, parents: Sequence[Layer]) -> Making:
+        """Begin to take in a layer on top of `parents`."""
 
     def adopt(self, chain_id: str, directory: str) -> str:
         """Make `directory` (on the store's file system, an overlay upper whose changeset was packed) the tree of `chain_id`.
@@ -24,16 +47,21 @@ class Driver(Protocol):
         """
 
     def view(self, chain: Sequence[Layer]) -> int:
-        """A directory descriptor of the chain's merged tree, to be read; what is mounted for it goes when it is closed."""
+        """A directory descriptor of the chain's merged tree, to look things up in (open `.` in it to list it); what is mounted
+        for it goes when it is closed."""
 
     def writable(self, chain: Sequence[Layer], upper: str, work: str, *, attributes: int = 0) -> int:
         """The same to be written to: changes go to the directory `upper`; `work` is an empty one beside it. Nothing is synced."""
 
+    def verify(self, layer: Layer, below: Sequence[Layer]) -> str | None:
+        """What is wrong with the snapshot of `layer`, on top of `below`, compared with its tar; None when nothing is, or there is
+        no snapshot."""
+
     def delete(self, chain_id: str) -> None:
-        """Drop the tree of `chain_id`, in one step. The caller holds the store's exclusive lock."""
+        """Drop the snapshot of `chain_id`, in one step. The caller holds the store's exclusive lock."""
 
     def place(self, chain_id: str) -> str:
-        """The file or directory that is all there is, or would be, of `chain_id`: whoever deletes moves it away (store/grave.py)."""
+        """The file or directory that is all there is, or would be, of `chain_id`: whoever deletes moves it away (grave.py)."""
 
     def all(self) -> list[str]:
-        """The chain ids of which there are trees, stale ones too."""
+        """The chain ids of which there are snapshots, stale ones too."""

@@ -25,12 +25,14 @@ TIME_LIMIT = 1 << 43  # seconds either side of 1970: more than any file system h
 Feed = Callable[[], memoryview | None]
 """The archive's next bytes, None at its end; all but the last a multiple of 512 long, each valid until the next call."""
 
-_HEADER = Struct("100s24s12s12s8s1s100s8s64x8s8s155s12x")
+_HEADER = Struct("100s24s12s12s8x1x100s8s64x8s8s155s12x")
 _CHECKSUM_BLANKS = 8 * 0x20
 _ADLER = 65521
 _XATTR = b"SCHILY.xattr."
 _LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
 _EXTENSIONS = frozenset(b"xgLK"[at : at + 1] for at in range(4))
+_PLAIN_KINDS = frozenset({FILE, DIRECTORY, SYMLINK})
+_ODD_STARTS = frozenset({b"", b".", b"/"})
 _SPARSE_HINT = "make the archive again without --sparse"
 
 
@@ -50,19 +52,33 @@ class Entry:
 
     `kind` is FILE ... FIFO; `link` the target of a SYMLINK (as written) or HARDLINK (a path like `name`); `mtime` nanoseconds;
     `size` the bytes of content that follow, 0 for all but files; `device` major and minor; `xattrs` None where there are none.
+    `address` is the place of the content, in bytes from the archive's beginning. `links` is for who counts an entry's names.
     """
 
-    __slots__ = ("device", "gid", "kind", "link", "mode", "mtime", "name", "size", "uid", "xattrs")
+    __slots__ = ("address", "device", "gid", "kind", "link", "links", "mode", "mtime", "name", "size", "uid", "xattrs")
 
-    def __init__(self, kind: bytes, name: bytes, mode: int, uid: int, gid: int, mtime: int) -> None:
+    def __init__(
+        self,
+        kind: bytes,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        mtime: int,
+        size: int = 0,
+        link: bytes = b"",
+        address: int = 0,
+    ) -> None:
         self.kind = kind
         self.name = name
         self.mode = mode
         self.uid = uid
         self.gid = gid
         self.mtime = mtime
-        self.size = 0
-        self.link = b""
+        self.size = size
+        self.link = link
+        self.address = address
+        self.links = 1
         self.device = (0, 0)
         self.xattrs: dict[bytes, bytes] | None = None
 
@@ -91,7 +107,9 @@ class TarReader:
     archive has been looked at, too: it is all zero.
     """
 
-    __slots__ = ("_at", "_chunk", "_entries", "_feed", "_global", "_ids", "_left", "_limits", "_padding", "entry")
+    __slots__ = (
+        "_at", "_chunk", "_entries", "_feed", "_global", "_ids", "_left", "_limits", "_padding", "_start", "_times", "entry",
+    )  # fmt: skip
 
     def __init__(self, feed: Feed, limits: Limits = DEFAULT_LIMITS) -> None:
         self._feed = feed
@@ -100,8 +118,10 @@ class TarReader:
         self._at = 0
         self._left = 0  # of the current entry's content
         self._padding = 0  # behind it
+        self._start = 0  # of the chunk, in the archive
         self._entries = 0
         self._ids: dict[bytes, tuple[int, int, int]] = {}
+        self._times: dict[bytes, int] = {}
         self._global: dict[bytes, bytes] = {}
         self.entry: Entry | None = None
 
@@ -111,36 +131,83 @@ class TarReader:
 
     def next(self) -> Entry | None:
         """The next entry, or None at the end."""
-        if self._left or self._padding:
-            self._skip()
-        extensions: dict[bytes, bytes] = {}
+        rest = self._left + self._padding
+        if rest:
+            if self._at + rest <= len(self._chunk):
+                self._at += rest
+                self._left = self._padding = 0
+            else:
+                self._skip()
+        extensions: dict[bytes, bytes] | None = None
         while True:
             at = self._at
             if at >= len(self._chunk):
                 self._fetch("a header")
                 at = 0
-            chunk = self._chunk
-            if len(chunk) - at < BLOCK:
+            header = bytes(self._chunk[at : at + BLOCK])
+            if len(header) < BLOCK:
                 raise ArchiveError("the archive is cut short in a header")
             self._at = at + BLOCK
-            fields = _HEADER.unpack_from(chunk, at)
-            checksum = fields[4]
+            try:
+                checksum = header[148:156]
+                expected = int(checksum[:6], 8) if checksum[6:] == b"\0 " and checksum[:6].isdigit() else _checksum(checksum)
+            except ValueError:  # an 8 or a 9
+                expected = _checksum(checksum)
             # adler32's low half is 1 + the sum of the bytes modulo 65521, at a seventh of the price of summing in Python.
-            expected = _octal(checksum, "checksum") if checksum.strip(b"\0 ") else -1
-            if ((adler32(chunk[at : at + BLOCK]) & 0xFFFF) - 1 - sum(checksum) + _CHECKSUM_BLANKS - expected) % _ADLER:
-                if self._ends(chunk, at, bool(extensions)):
+            if ((adler32(header[156:], adler32(header[:148])) & 0xFFFF) + _CHECKSUM_BLANKS - 1 - expected) % _ADLER:
+                if self._ends(header, at, extensions is not None):
                     self.entry = None
                     return None
-                _check_slowly(bytes(chunk[at : at + BLOCK]), expected)
-            kind: bytes = fields[5]
+                _check_slowly(header, expected)
+            kind = header[156:157]
             if kind not in _EXTENSIONS:
                 break
-            self._extend(kind, _number(fields[2], "size"), extensions)
+            if extensions is None:
+                extensions = {}
+            self._extend(kind, _number(header[124:136], "size"), extensions)
         self._entries += 1
         if self._entries > self._limits.entries:
             raise ArchiveError(f"the archive has more than {self._limits.entries} entries")
-        self.entry = self._make(kind, fields, extensions)
-        return self.entry
+        entry = self._make_plain(kind, header) if extensions is None and not self._global else None
+        if entry is None:
+            entry = self._make(kind, header, extensions or {})
+        self.entry = entry
+        return entry
+
+    def _make_plain(self, kind: bytes, header: bytes) -> Entry | None:
+        """The entry of a header as most are, quickly; None for one that needs a closer look, also to say what is wrong."""
+        ids = self._ids.get(header[100:124])
+        seconds = self._times.get(header[136:148])
+        if ids is None or seconds is None or kind not in _PLAIN_KINDS or header[345]:
+            return None
+        digits = header[124:135]
+        if not digits.isdigit() or header[135] not in b"\0 ":
+            return None
+        try:
+            size = int(digits, 8)
+        except ValueError:
+            return None
+        end = header.find(0, 0, 100)
+        path = header[2 if header[:2] == b"./" else 0 : end if end >= 0 else 100]
+        link = b""
+        if kind != FILE:
+            if size:
+                return None
+            if kind == DIRECTORY:
+                if path[-1:] == b"/":
+                    path = path[:-1]
+            else:
+                end = header.find(0, 157, 257)
+                link = header[157 : end if end >= 0 else 257]
+                if not link:
+                    return None
+        if path[-1:] == b"/" or path[:1] in _ODD_STARTS or b"//" in path or b"/." in path:
+            return None
+        mode, uid, gid = ids
+        if size:
+            self._left = size
+            self._padding = -size % BLOCK
+        return Entry(kind, path, mode, uid, gid, seconds, size, link, self._start + self._at)
 
     def content(self) -> memoryview:
         """The next piece of the entry's content, valid until the next call; empty when all was read."""
@@ -169,6 +236,7 @@ class TarReader:
             raise ArchiveError(
                 f"the archive is cut short: it ends where {wanted} should be", hint="make the archive again, or fetch it again"
             )
+        self._start += len(self._chunk)
         self._chunk = chunk
         self._at = 0
 
@@ -186,13 +254,13 @@ class TarReader:
         self._skip()
         return data
 
-    def _ends(self, chunk: memoryview, at: int, extended: bool) -> bool:
+    def _ends(self, header: bytes, at: int, extended: bool) -> bool:
         """Whether the end marker is here, and nothing behind it."""
-        if any(chunk[at : at + BLOCK]):
+        if any(header):
             return False
         if extended:
             raise ArchiveError("the archive ends between an extended header and its entry")
-        rest: memoryview | None = chunk[at + BLOCK :]
+        rest: memoryview | None = self._chunk[at + BLOCK :]
         while rest is not None:
             if rest.nbytes != bytes(rest).count(0):
                 raise ArchiveError("there is something behind the end of the archive", hint="is it several archives in one file?")
@@ -222,8 +290,8 @@ class TarReader:
                 raise ArchiveError(f"two {key.decode()}s for one entry")
             extensions[key] = data.partition(b"\0")[0]
 
-    def _make(self, kind: bytes, fields: tuple[bytes, ...], extensions: dict[bytes, bytes]) -> Entry:
-        name, numbers, size_field, time_field, _, _, link, magic, major, minor, prefix = fields
+    def _make(self, kind: bytes, header: bytes, extensions: dict[bytes, bytes]) -> Entry:
+        name, numbers, size_field, time_field, link, magic, major, minor, prefix = _HEADER.unpack(header)
         name = name.partition(b"\0")[0]
         if magic[:6] == b"ustar\0" and prefix[0]:
             # star keeps two times and a mark of its own in the last part of the prefix.
@@ -238,6 +306,10 @@ class TarReader:
         size = _number(size_field, "size")
         seconds = _number(time_field, "modification time")
         mtime = seconds * 1_000_000_000
+        if 0 <= seconds < TIME_LIMIT:
+            if len(self._times) > 10_000:
+                self._times.clear()
+            self._times[time_field] = mtime
         link = link.partition(b"\0")[0] if link[0] else b""
         xattrs = None
         if extensions or self._global:
@@ -270,7 +342,7 @@ class TarReader:
             path = clean_path(name)
         if len(path) > self._limits.path or len(link) > self._limits.path:
             raise ArchiveError(f"a path of more than {self._limits.path} bytes: {shown(path)}")
-        entry = Entry(kind, path, mode, uid, gid, mtime)
+        entry = Entry(kind, path, mode, uid, gid, mtime, address=self._start + self._at)
         entry.xattrs = xattrs
         if kind == FILE:
             entry.size = self._left = size
@@ -317,6 +389,10 @@ def _id(value: int) -> int:
     if not 0 <= value < ID_LIMIT:
         raise ArchiveError(f"an owner that cannot be: {value}")
     return value
+
+
+def _checksum(field: bytes) -> int:
+    return _octal(field, "checksum") if field.strip(b"\0 ") else -1
 
 
 def _octal(field: bytes, what: str) -> int:

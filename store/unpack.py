@@ -102,6 +102,15 @@ def unpack_entries(reader: TarReader, tree: int, lowers: Lowers) -> int:
     return count
 
 
+def refuse_whiteout_device(entry: Entry) -> None:
+    """ArchiveError when a device would be taken for overlayfs' mark of a deleted name."""
+    if entry.kind == CHARACTER and entry.device == (0, 0):
+        raise ArchiveError(
+            f"a character device 0:0 would delete what the layers below have: {shown(entry.name)}",
+            hint="a layer says that with a file named .wh.NAME",
+        )
+
+
 class _Unpacker:
     """Makes what the entries of one archive say."""
 
@@ -168,11 +177,7 @@ class _Unpacker:
         self._dress_unopened(parent, name, entry)
 
     def _node(self, parent: Directory, name: bytes, entry: Entry) -> None:
-        if entry.kind == CHARACTER and entry.device == (0, 0):
-            raise ArchiveError(
-                f"a character device 0:0 would delete what the layers below have: {shown(entry.name)}",
-                hint="a layer says that with a file named .wh.NAME",
-            )
+        refuse_whiteout_device(entry)
         mode = _TYPES[entry.kind] | entry.mode & 0o777
         device = os.makedev(*entry.device)
         try:

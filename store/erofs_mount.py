@@ -1,0 +1,86 @@
+"""Mounting an EROFS index with the tars that it maps, as a detached mount that goes when its descriptor is closed. Hot.
+
+Neither the index nor a tar is named outside the kernel: file-backed mounts take both by descriptor (Linux 6.12 and later). Where
+they are missing, or the store itself lies on overlayfs, loop devices stand between, which go with the mount.
+"""
+
+import posix as os
+
+from store.errors import BlobMissing, StoreError
+from store.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, new_filesystem
+
+_SUPERBLOCK_AT = 1024
+_DEVICES_AT = 1152
+_DEVICE_SIZE = 128
+_DEVICE_COUNT_AT = 1024 + 86
+_MAGIC = b"\xe2\xe1\xf5\xe0"
+_ENOTBLK = 15
+_ATTRIBUTES = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID
+
+loops = False  # whether loop devices are to be used even where the kernel takes files: for tests
+
+
+def mount_index(path: str, how: "list[str] | None" = None) -> int:
+    """The descriptor of a detached, read-only mount of the index at `path`, `ROOT/indexes/CHAIN/N.erofs`.
+
+    `how` is told what it stands on: "files" or "loop devices".
+
+    Nothing is set-uid or a device through this mount itself; what is stacked on it says so for itself. BlobMissing when a tar is
+    gone, StoreError when the file is no index, OSError when the kernel refuses.
+    """
+    root = path[: path.index("/indexes/")]
+    descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC)]
+    try:
+        head = os.pread(descriptors[0], 8192, 0)
+        count = int.from_bytes(head[_DEVICE_COUNT_AT : _DEVICE_COUNT_AT + 2], "little")
+        if len(head) < _DEVICES_AT + _DEVICE_SIZE * count:
+            head = os.pread(descriptors[0], _DEVICES_AT + _DEVICE_SIZE * count, 0)
+        if head[_SUPERBLOCK_AT : _SUPERBLOCK_AT + 4] != _MAGIC or len(head) < _DEVICES_AT + _DEVICE_SIZE * count:
+            raise StoreError(f"{path} is damaged", hint="box fsck --repair")
+        for number in range(count):
+            at = _DEVICES_AT + number * _DEVICE_SIZE
+            descriptors.append(open_device(root, head[at : at + 36]))
+        names = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
+        if not loops:
+            try:
+                mount = _mount(names)
+            except OSError as err:
+                if err.errno != _ENOTBLK:
+                    raise
+            else:
+                if how is not None:
+                    how.append("files")
+                return mount
+        from store.loops import attach
+
+        names = []
+        for position, descriptor in enumerate(descriptors):
+            descriptors[position] = attach(descriptor)
+            os.close(descriptor)
+            names.append(f"/proc/self/fd/{descriptors[position]}")
+        if how is not None:
+            how.append("loop devices")
+        return _mount(names)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _mount(names: "list[str]") -> int:
+    options: list[tuple[str, str | None]] = [("source", names[0])]
+    options += [("device", name) for name in names[1:]]
+    return new_filesystem("erofs", options, _ATTRIBUTES)
+
+
+def open_device(root: str, tag: bytes) -> int:
+    """The file that a device's `tag` means (erofs_format), open for reading."""
+    name = tag[4:36].hex()
+    places = [f"{root}/layers/{name}", f"{root}/blobs/sha256/{name}"]
+    if tag[:4] == b"box:":
+        places = [f"{root}/indexes/{name}/aside"]
+    for place in places:
+        try:
+            return os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+    raise BlobMissing("sha256:" + name, hint="box fsck --repair makes it again, if it can be made")

@@ -1,0 +1,290 @@
+"""A layer's tree in memory, made of its tar's entries as `store.unpack` makes one on disk: the same names, the same errors.
+
+Only the entries are kept, not their content. What hides something below is here what overlayfs takes for it: a whiteout instead
+of an entry, an opaque directory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from store.acl import settle_acls
+from store.attributes import belongs, check_xattrs
+from store.directories import LINK_DEPTH, WHITEOUT, entry_of, plain_directory
+from store.errors import ArchiveError
+from store.lowers import Found
+from store.tar_read import CHARACTER, DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, TarReader, shown
+from store.unpack import AUFS, OPAQUE_MARK, refuse_whiteout_device
+
+DELETED = Entry(CHARACTER, b"", 0, 0, 0, 0)
+"""A whiteout: the kernel shows it as a character device 0:0."""
+
+
+class Below(Protocol):
+    """What a layer's parents show: `store.lowers.Lowers`."""
+
+    def find(self, path: bytes) -> Found | None: ...
+    def names(self) -> set[bytes]: ...
+
+
+class Aside(Protocol):
+    """Takes content that no device can give as it lies there."""
+
+    def take(self, size: int, readinto: Callable[[memoryview], int]) -> int:
+        """Keep `size` bytes; returns their address in bytes."""
+
+
+class Dir:
+    """A directory: what it is, what it has, and whether it hides what the layers below have in it."""
+
+    __slots__ = ("children", "entry", "opaque", "path")
+
+    def __init__(self, entry: Entry, path: bytes, opaque: bool = False) -> None:
+        self.entry = entry
+        self.path = path
+        self.opaque = opaque
+        self.children: dict[bytes, Node] = {}
+
+
+Node = Dir | Entry
+
+
+class LayerTree:
+    """The tree of one layer. `below` is None for the lowest; `base` is what to add to an entry's address."""
+
+    __slots__ = ("_aliases", "_aside", "_base", "_below", "_last", "_last_name", "root")
+
+    def __init__(self, below: Below | None, aside: Aside, *, base: int) -> None:
+        self._below = below
+        self._aside = aside
+        self._base = base
+        found = below.find(b"") if below is not None else None
+        self.root = Dir(plain_directory(b"") if found is None else entry_of(found, b""), b"")
+        self._last_name = b""
+        self._last = self.root
+        self._aliases: dict[bytes, Dir] = {}
+
+    def take(self, reader: TarReader) -> int:
+        """Take every entry of `reader`; returns how many there were."""
+        count = 0
+        base = self._base
+        last = self._last_name
+        children = self._last.children
+        while (entry := reader.next()) is not None:
+            count += 1
+            parent_name, _, name = entry.name.rpartition(b"/")
+            kind = entry.kind
+            if (
+                kind == FILE
+                and parent_name == last
+                and name
+                and name[:4] != WHITEOUT
+                and name not in children
+                and entry.xattrs is None
+            ):
+                entry.name = name
+                entry.address += base
+                children[name] = entry
+                continue
+            self._place(entry, parent_name, name, reader)
+            last = self._last_name
+            children = self._last.children
+        if self.root.opaque:
+            self._hide_root()
+        return count
+
+    def _place(self, entry: Entry, parent_name: bytes, name: bytes, reader: TarReader) -> None:
+        parent = self._parent(parent_name)
+        kind = entry.kind
+        if not name and kind != DIRECTORY:
+            raise ArchiveError("the root of the archive is not a directory")
+        if name.startswith(WHITEOUT):
+            self._whiteout(parent, name)
+            return
+        if entry.xattrs:
+            settle_xattrs(entry)
+        if kind == DIRECTORY:
+            self._make(parent, name, entry)
+        elif kind == HARDLINK:
+            self._hardlink(parent, name, entry)
+        else:
+            if kind == CHARACTER:
+                refuse_whiteout_device(entry)
+            if entry.size:
+                entry.address += self._base
+            entry.name = name
+            self._put(parent, name, entry)
+
+    def _put(self, parent: Dir, name: bytes, node: Entry) -> None:
+        there = parent.children.get(name)
+        if there is not None and there is not DELETED:
+            if isinstance(there, Dir) or there.kind == SYMLINK:
+                self._forget()
+            if isinstance(there, Entry):
+                there.links -= 1
+        parent.children[name] = node
+
+    def _forget(self) -> None:
+        self._aliases.clear()
+        self._last_name, self._last = b"", self.root
+
+    def _make(self, parent: Dir, name: bytes, entry: Entry) -> None:
+        if not name:
+            self.root.entry = entry
+            return
+        there = parent.children.get(name)
+        if isinstance(there, Dir):
+            there.entry = entry
+            return
+        if there is not None:
+            self._forget()
+            if there is not DELETED:
+                there.links -= 1
+        # What was there before, a whiteout or a file, has hidden what the layers below have.
+        parent.children[name] = Dir(entry, _join(parent.path, name), opaque=there is not None)
+
+    def _hardlink(self, parent: Dir, name: bytes, entry: Entry) -> None:
+        above, _, target = entry.link.rpartition(b"/")
+        origin = self._parent(above)
+        node = origin.children.get(target)
+        if node is None:
+            self._copy_up(parent, name, _join(origin.path, target), entry)
+            return
+        if isinstance(node, Dir) or node is DELETED:
+            raise ArchiveError(f"a hard link to what is not a file: {shown(entry.name)} -> {shown(entry.link)}")
+        if parent.children.get(name) is not node:  # GNU tar writes a file that it meets twice as a link to itself
+            self._put(parent, name, node)
+            node.links += 1
+
+    def _copy_up(self, parent: Dir, name: bytes, path: bytes, entry: Entry) -> None:
+        found = self._lower(path)
+        if found is None or stat.S_ISDIR(found.status.st_mode):
+            raise ArchiveError(f"a hard link to what is not there: {shown(entry.name)} -> {shown(entry.link)}")
+        copy = entry_of(found, name)
+        if copy.kind == FILE:
+            copy.size = found.status.st_size
+            descriptor = found.open(os.O_RDONLY)
+            try:
+                copy.address = self._aside.take(copy.size, lambda buffer: os.readv(descriptor, [buffer]))
+            finally:
+                os.close(descriptor)
+        self._put(parent, name, copy)
+
+    def _whiteout(self, parent: Dir, name: bytes) -> None:
+        if name == OPAQUE_MARK:
+            parent.opaque = True
+            return
+        if name.startswith(AUFS):
+            return
+        name = name[len(WHITEOUT) :]
+        if name in (b"", b".", b".."):
+            raise ArchiveError("a whiteout that names nothing, or a directory's own or parent's name")
+        there = parent.children.get(name)
+        if there is None:
+            parent.children[name] = DELETED
+        elif isinstance(there, Dir):
+            there.opaque = True
+
+    def _parent(self, name: bytes) -> Dir:
+        """The directory that an archive's `name` means; made where it is missing."""
+        if name == self._last_name:
+            return self._last
+        found = self._aliases.get(name)
+        if found is None:
+            found = self._aliases[name] = self._walk(name)
+        self._last_name, self._last = name, found
+        return found
+
+    def _walk(self, name: bytes) -> Dir:
+        stack = [self.root]
+        todo = name.split(b"/")[::-1]
+        links = 0
+        while todo:
+            part = todo.pop()
+            if part in (b"", b"."):
+                continue
+            here = stack[-1]
+            if part == b"..":  # of a symlink's target
+                if len(stack) > 1:
+                    stack.pop()
+                continue
+            below = self._step(here, part)
+            if isinstance(below, Dir):
+                stack.append(below)
+                continue
+            links += 1
+            if links > LINK_DEPTH:
+                raise ArchiveError(f"too many symbolic links: {shown(name)}")
+            if below.startswith(b"/"):
+                del stack[1:]
+            todo.extend(below.split(b"/")[::-1])
+        return stack[-1]
+
+    def _step(self, here: Dir, name: bytes) -> Dir | bytes:
+        """The directory `name` in `here`, made where it is missing; or the target where `name` is a symlink."""
+        there = here.children.get(name)
+        if isinstance(there, Dir):
+            return there
+        path = _join(here.path, name)
+        if name.startswith(WHITEOUT):
+            raise ArchiveError(f"a directory whose name means a deleted file: {shown(path)}")
+        entry = plain_directory(path)
+        if there is None:
+            lower = self._lower(path)
+            if lower is not None:
+                if stat.S_ISLNK(lower.status.st_mode):
+                    return lower.readlink()
+                if not stat.S_ISDIR(lower.status.st_mode):
+                    raise ArchiveError(f"a file has entries below it: {shown(path)}")
+                entry = entry_of(lower, path)
+        elif there.kind == SYMLINK:
+            return there.link
+        elif there is not DELETED:
+            raise ArchiveError(f"a file has entries below it: {shown(path)}")
+        made = here.children[name] = Dir(entry, path, opaque=there is not None)
+        return made
+
+    def _lower(self, path: bytes) -> Found | None:
+        """What the layers below have at `path` that this one does not hide."""
+        if self._below is None:
+            return None
+        here: Node | None = self.root
+        for part in path.split(b"/"):
+            if not isinstance(here, Dir):
+                break
+            if here.opaque:
+                return None
+            here = here.children.get(part)
+        return None if isinstance(here, Dir) and here.opaque else self._below.find(path)
+
+    def _hide_root(self) -> None:
+        """overlayfs merges the roots of all layers, opaque or not: each name below is deleted instead."""
+        for name in self._below.names() if self._below is not None else ():
+            there = self.root.children.setdefault(name, DELETED)
+            if isinstance(there, Dir):
+                there.opaque = True
+        self.root.opaque = False
+
+
+def settle_xattrs(entry: Entry) -> None:
+    """Leave of the entry's extended attributes those that a layer may carry; ArchiveError for what the kernel would refuse."""
+    xattrs = {name: value for name, value in (entry.xattrs or {}).items() if belongs(name)}
+    check_xattrs(xattrs, entry)
+    entry.mode = settle_acls(xattrs, entry)
+    entry.xattrs = xattrs or None
+
+
+def walk(root: Dir) -> Iterator[Dir]:
+    """Each directory of the tree, parents before what is in them."""
+    todo = [root]
+    while todo:
+        here = todo.pop()
+        yield here
+        todo += [child for child in here.children.values() if isinstance(child, Dir)]
+
+
+def _join(above: bytes, name: bytes) -> bytes:
+    return above + b"/" + name if above else name
