@@ -6,12 +6,20 @@ from store.errors import BoxError
 
 
 def of(kind: str, root: str) -> list[str]:
-    """The names of this kind (image, container) that are in `root`, sorted."""
+    """The names of this kind (image, container, `any` of both, mount, `end` of a copy) that are in `root`, sorted."""
     import os
 
     if not os.path.isdir(root):
         return []  # completion makes no store
     try:
+        if kind == "any":
+            return [*of("container", root), *of("image", root)]
+        if kind == "end":
+            return [name + ":" for name in of("any", root)]
+        if kind == "mount":
+            from store.mounts import all_mounts
+
+            return [mounted.target for mounted in all_mounts(root)]
         if kind == "image":
             from store.layout import Store
 

@@ -37,7 +37,10 @@ class Option:
 
 
 class Argument:
-    """A positional argument; `many` takes all that is left, and is the last. `completes`: image, container, file or nothing."""
+    """A positional argument; `many` takes all that is left, and is the last.
+
+    `completes`: image, container, any (of both), file or nothing.
+    """
 
     __slots__ = ("completes", "key", "many", "metavar", "read", "required")
 

@@ -15,6 +15,7 @@ from builder.keys import Parts
 from builder.session import Session
 from builder.settings import Settings, history_of
 from builder.view import View
+from store.digest import Digest
 from store.errors import ArchiveError, BoxError, BoxfileError, BuildError, ReferenceMissing
 from store.images import Layer
 from store.record import Record
@@ -28,13 +29,14 @@ _NO_PLATFORM: Mapping[str, object] = {}  # this machine's
 
 
 class Start(Record):
-    """A base, ready to build upon: its layers, what containers of it get, and what its config says else."""
+    """A base, ready to build upon: its layers, what containers of it get, what its config says else; an image's digest."""
 
     layers: tuple[Layer, ...]
     settings: Settings
     history: Sequence[dict[str, object]] = ()
     platform: Mapping[str, object] = _NO_PLATFORM
     parts: Parts | None = None
+    image: Digest | None = None
 
 
 def shown(base: Base) -> str:
@@ -182,4 +184,6 @@ def _image(base: ImageBase, session: Session) -> Start:
     platform = {name: image.config[name] for name in ("architecture", "os", "variant", "os.version") if name in image.config}
     session.progress.step_cached(0)
     parts = Parts("", "image", 0, inputs={base.reference.encode(): str(image.descriptor.digest).encode()})
-    return Start(image.layers, Settings.of(image.config, what), history_of(image.config, what), platform, parts)
+    return Start(
+        image.layers, Settings.of(image.config, what), history_of(image.config, what), platform, parts, image.descriptor.digest
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from hashlib import sha256
 
-from builder import bases, copying, files, layers, runs
+from builder import bases, copying, files, layers, origins, runs
 from builder.cache import Cache, LastBuild, Miss, Result
 from builder.changeset import Changeset
 from builder.epoch import epoch_of, written
@@ -135,7 +135,20 @@ class Building:
             "config": self.settings.to_json(),
             "history": self.history,
         }
-        return session.store.images.create(config, self.chain), tuple(self.done)
+        annotations = {origins.BASE_DIGEST: str(base.image)} if base.image is not None else None
+        descriptor = session.store.images.create(config, self.chain, annotations=annotations)
+        origins.keep(session.store, descriptor.digest, self._origins(base))
+        return descriptor, tuple(self.done)
+
+    def _origins(self, base: bases.Start) -> origins.Origins:
+        """Where the lines of the history were written; those of a base that is an image, as far as this machine knows."""
+        plan = self.session.plan
+        path = plan.path if plan.path == "-" else os.path.abspath(plan.path)
+        lines: list[origins.Origin | None] = [origins.Origin(path, plan.base.at.line, 0)] * len(base.history)
+        if base.image is not None:
+            lines = list(origins.lines_of(self.session.store, base.image, len(base.history)))
+        lines += [origins.Origin(path, step.at.line, number) for number, step in enumerate(plan.steps, 1)]
+        return origins.Origins(len(base.layers), tuple(lines))
 
     def _step(self, number: int, step: Step) -> None:
         """One step: it changes the settings, or it is looked up, or done."""
