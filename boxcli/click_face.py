@@ -25,6 +25,8 @@ SECTIONS = (
     ("Build and run", ("build", "run", "exec")),
     ("Containers", ("ps", "logs", "stop", "kill", "rm", "wait", "inspect")),
     ("Images", ("images", "tag", "rmi", "history", "save", "load", "import")),
+    ("Files", ("diff", "blame", "cp", "export", "mount", "umount")),
+    ("Store", ("df", "gc", "prune", "fsck")),
     ("About", ("version", "info", "completion", "help")),
 )
 
@@ -160,7 +162,8 @@ def _completer(part: Option | Argument, root: str) -> Callable[[click.Context, c
             return [CompletionItem(incomplete, type=part.completes)]
         from boxcli import candidates
 
-        return [CompletionItem(text) for text in candidates.of(part.completes, root) if text.startswith(incomplete)]
+        found = [CompletionItem(text) for text in candidates.of(part.completes, root) if text.startswith(incomplete)]
+        return found or ([CompletionItem(incomplete, type="file")] if part.completes == "end" else [])
 
     return complete
 

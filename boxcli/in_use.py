@@ -7,13 +7,14 @@ from store.digest import digest_of_name
 from store.marks import InUse
 
 
-def in_use(root: str) -> InUse:
-    """What the containers of the store at `root` were made of, the ended ones too. The order in which it is read is the
-    caller's matter."""
+def in_use(root: str, *, running: bool = False) -> InUse:
+    """What the containers of the store at `root` were made of, the ended ones too unless only the `running` are asked for."""
     images: set[str] = set()
     stacks: set[str] = set()
     trees: set[str] = set()
     for container in Containers(root).recorded():
+        if running and container.status == "stopped":
+            continue
         chains = [chain for path in container.record.get("lowers", []) if (chain := _chain(path))]
         trees.update(chains)
         if container.image_digest:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 VERBS = (
     "build", "run", "exec", "ps", "logs", "stop", "kill", "rm", "wait", "inspect",
     "images", "tag", "rmi", "history", "save", "load", "import",
+    "df", "gc", "prune", "fsck",
+    "diff", "blame", "cp", "export", "mount", "umount",
     "version", "info", "completion",
 )  # fmt: skip
 

@@ -62,7 +62,7 @@ class Cache:
 
         For a miss, `before` gives what this step was in the last build, and `above` names a change further up.
         """
-        result = self._result(parts.key())
+        result = self.result(parts.key())
         if result is None:
             old = before() if before is not None else None
             reasons = differences(old, parts) if old is not None else []
@@ -83,7 +83,8 @@ class Cache:
             return False
         return status.st_size == result.size
 
-    def _result(self, key: str) -> Result | None:
+    def result(self, key: str) -> Result | None:
+        """What is remembered under `key`, whether its layer is there or not."""
         fields = self._read(f"steps/{key}").decode("ascii", "replace").split("\n")
         if fields == ["unchanged", ""]:
             return Result()
@@ -108,10 +109,15 @@ class Cache:
         return lines[:-1] if lines[-1] == "" else []
 
     def keep_last(self, boxfile: str, keys: Sequence[str]) -> None:
-        """Remember these keys as the last build's."""
+        """Remember these keys as the last build's; the file's time is that of the build."""
         text = "".join(f"{key}\n" for key in keys).encode()
         if self._read(f"last/{boxfile}") != text:
             self._write(f"last/{boxfile}", text)
+            return
+        try:
+            os.utime(f"{self.directory}/last/{boxfile}")
+        except OSError:
+            pass
 
     def parts(self, key: str) -> Parts | None:
         """What `key` was made of, if that is still known."""

@@ -8,6 +8,7 @@ containers stand on; both are asked with the gate shut.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 
 from store.digest import Descriptor, Digest
@@ -150,9 +151,9 @@ def everything(store: Store) -> Iterator[_Thing]:
     """All in the store that has a digest, prepared files before trees and trees before the tars they are made of."""
     for digest in store.prepared():
         yield _Thing("prepared", digest, f"{store.root}/prepared/{digest.hex}", None)
-    for driver in store.drivers():
-        for chain in driver.all():
-            yield _Thing("tree", Digest(chain), driver.place(chain), None)
+    for chain in store.snapshot_chains():
+        for path in filter(os.path.lexists, store.snapshot_places(chain)):
+            yield _Thing("tree", chain, path, None)
     for kind, blobs in (("blob", store.blobs), ("tar", store.tars)):
         for digest, size in blobs.all():
             yield _Thing(kind, digest, blobs.path(digest), size)
@@ -163,9 +164,9 @@ def _parts_of(store: Store, image: Image) -> Iterator[_Thing]:
     digests = sorted(map(Digest, image.parts))
     for digest in digests:
         yield _Thing("prepared", digest, f"{store.root}/prepared/{digest.hex}", 0)
-    for driver in store.drivers():
-        for digest in digests:
-            yield _Thing("tree", digest, driver.place(digest), 0)
+    for digest in digests:
+        for path in store.snapshot_places(digest):
+            yield _Thing("tree", digest, path, 0)
     for kind, blobs in (("blob", store.blobs), ("tar", store.tars)):
         for digest in digests:
             size = blobs.size(digest)

@@ -62,6 +62,10 @@ class Store:
             _check_format(version, root)
             _check_owner(root)
             store.drafts.sweep()
+            if os.path.isdir(f"{root}/mounts") and os.listdir(f"{root}/mounts"):
+                from store.mounts import sweep
+
+                sweep(root)
         return store
 
     @cached_property

@@ -62,7 +62,7 @@ def lookup(root: str, name: str) -> "Prepared | None":
         fields = read_text(f"{root}/prepared/{manifest}").split("\0")
         if fields[0] != FORM or fields[1] != boot_id():
             return None
-        prepared = _read(root, name, fields)
+        prepared = parse_prepared(root, name, fields)
         for tree in prepared.trees:
             os.stat(tree)
     except (OSError, ValueError, IndexError):
@@ -81,7 +81,8 @@ def _find(known: str, name: str) -> "str | None":
     return manifest if len(manifest) == 64 and known[start + 64] == "\n" else None
 
 
-def _read(root: str, name: str, fields: "list[str]") -> Prepared:
+def parse_prepared(root: str, name: str, fields: "list[str]") -> Prepared:
+    """The image of these fields, known by `name`. ValueError or IndexError when they are not whole."""
     manifest, config, architecture, system, workdir, user, stop_signal = fields[2:9]
     lists = []
     at = 9

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from store.digest import OCI_INDEX, Descriptor, Digest
@@ -190,6 +191,19 @@ class References:
         """Drop these images with all their names. The caller holds the store's exclusive lock and deletes what they used."""
         dropped = frozenset(digests)
         self._change(lambda entries: [entry for entry in entries if entry.descriptor.digest not in dropped])
+
+    def rebuild(self, images: Callable[[], Iterable[Named]]) -> None:
+        """Replace an index.json that cannot be read by one of `images`; what lay there is kept as index.json.damaged. Nothing
+        happens when it can be read."""
+        with Attempt("lock the index"), Lock(self._root):
+            try:
+                self._entries()
+            except StoreError:
+                entries = list(images())
+                with suppress(FileNotFoundError):
+                    os.rename(f"{self._root}/index.json", f"{self._root}/index.json.damaged")
+                self._drafts.replace(f"{self._root}/index.json", _spell(entries), durable=True)
+                self._derive(entries)
 
     def refresh(self) -> None:
         """Write `references` anew, for an index.json that somebody else replaced."""

@@ -90,6 +90,30 @@ class OverlayDriver:
             # What lies in `upper` is derived data: it is read back through the page cache and packed into a durable layer.
             return mount_overlay(trees, upper, work, volatile=True, attributes=attributes)
 
+    def verify(self, layer: Layer, below: Sequence[Layer]) -> str | None:
+        """See Driver."""
+        tree = self.existing(layer.chain_id)
+        if tree is None:
+            return None
+        lowers = [self._tree(lower.chain_id) for lower in reversed(below) if self._believable(lower.chain_id)]
+        if len(lowers) == len(below):
+            return self._difference(layer, tree, lowers)
+        # The tree of a build step, on layers of which another driver keeps something else: it says of all its directories what
+        # they are, so that what lies below it hardly ever matters.
+        return self._difference(layer, tree, ()) and self._difference(layer, tree, self.trees(below))
+
+    def _difference(self, layer: Layer, tree: str, lowers: Sequence[str]) -> str | None:
+        from store.same_tree import difference
+
+        with TreeMaking(self, lowers) as making, self._open_layer(layer) as source:
+            read_layer(source, making, layer)
+            with Attempt("compare the tree"):
+                kept = os.open(tree, _DIRECTORY)
+                try:
+                    return difference(making.tree, kept)
+                finally:
+                    os.close(kept)
+
     def delete(self, chain_id: str) -> None:
         """See Driver."""
         self.drafts.discard(self.place(chain_id))
@@ -161,6 +185,11 @@ class TreeMaking:
         """See Making."""
         with Attempt("unpack the layer"):
             return unpack_entries(reader, self._tree, Lowers(self._lowers))
+
+    @property
+    def tree(self) -> int:
+        """A descriptor of what is being made."""
+        return self._tree
 
     def publish(self, layer: Layer, size: int) -> None:
         """See Making."""
