@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from hashlib import sha256
@@ -11,6 +12,35 @@ from store.errors import StoreError
 
 _BLOCK = 512
 _PIECE = 1 << 20
+_PAGE = 4096
+_ZEROS = bytes(_PAGE)
+
+
+def digest_of(descriptor: int) -> bytes:
+    """What an index keeps to know the file again: 28 bytes of the sha256 of its size, and of its pages that are not all zero,
+    each with its place. Holes cost nothing, however large they are."""
+    size = os.fstat(descriptor).st_size
+    found = sha256(size.to_bytes(8, "little"))
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(descriptor, at, os.SEEK_DATA) & -_PAGE
+        except OSError as err:
+            if err.errno != errno.ENXIO:  # nothing but a hole from here on
+                raise
+            break
+        end = os.lseek(descriptor, at, os.SEEK_HOLE)
+        while at < end:
+            piece = os.pread(descriptor, min(_PIECE, size - at), at)
+            if not piece:
+                break
+            for start in range(0, len(piece), _PAGE):
+                page = piece[start : start + _PAGE]
+                if page != _ZEROS:
+                    found.update((at + start).to_bytes(8, "little"))
+                    found.update(page)
+            at += len(piece)
+    return found.digest()[:28]
 
 
 class AsideFile:
@@ -48,15 +78,8 @@ class AsideFile:
         return self._base + start
 
     def digest(self) -> bytes:
-        """The part of its sha256 that an index keeps: 28 bytes."""
-        if self._draft is None:
-            return b""
-        found = sha256()
-        at = 0
-        while piece := os.pread(self._draft.descriptor, _PIECE, at):
-            found.update(piece)
-            at += len(piece)
-        return found.digest()[:28]
+        """See `digest_of`."""
+        return b"" if self._draft is None else digest_of(self._draft.descriptor)
 
     def publish(self, path: str) -> None:
         """Give the file its name, over one that may be there."""

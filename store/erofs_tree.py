@@ -36,6 +36,9 @@ class Aside(Protocol):
     def take(self, size: int, readinto: Callable[[memoryview], int]) -> int:
         """Keep `size` bytes; returns their address in bytes."""
 
+    def take_pieces(self, size: int, pieces: list[tuple[int, int]], readinto: Callable[[memoryview], int]) -> int:
+        """The same for a file of `size` bytes of which only `pieces` come, holes between them."""
+
 
 class Dir:
     """A directory: what it is, what it has, and whether it hides what the layers below have in it."""
@@ -77,14 +80,8 @@ class LayerTree:
             count += 1
             parent_name, _, name = entry.name.rpartition(b"/")
             kind = entry.kind
-            if (
-                kind == FILE
-                and parent_name == last
-                and name
-                and name[:4] != WHITEOUT
-                and name not in children
-                and entry.xattrs is None
-            ):
+            plain = kind == FILE and entry.xattrs is None and entry.pieces is None
+            if plain and parent_name == last and name and name[:4] != WHITEOUT and name not in children:
                 entry.name = name
                 entry.address += base
                 children[name] = entry
@@ -113,7 +110,9 @@ class LayerTree:
         else:
             if kind == CHARACTER:
                 refuse_whiteout_device(entry)
-            if entry.size:
+            if entry.pieces is not None:
+                entry.address = self._aside.take_pieces(entry.size, entry.pieces, reader.readinto)
+            elif entry.size:
                 entry.address += self._base
             entry.name = name
             self._put(parent, name, entry)

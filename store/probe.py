@@ -141,3 +141,6 @@ def _write(path: str, data: bytes | bytearray) -> None:
 class _Nothing:
     def take(self, size: int, readinto: object) -> int:
         raise ValueError("a probe puts nothing aside")
+
+    def take_pieces(self, size: int, pieces: object, readinto: object) -> int:
+        raise ValueError("a probe puts nothing aside")

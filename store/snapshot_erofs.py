@@ -22,7 +22,7 @@ from io import FileIO
 from types import TracebackType
 from typing import Self
 
-from store.aside import AsideFile
+from store.aside import AsideFile, digest_of
 from store.blobs import Blobs
 from store.digest import OCI_LAYER, Descriptor, Digest, digest_of_name
 from store.drafts import write_all
@@ -192,7 +192,7 @@ class ErofsDriver:
                 if device.tag[:4] == ASIDE:
                     aside = f"{self._directory}/{device.tag[4:36].hex()}/aside"
                     with open(aside, "rb", buffering=0) as file:
-                        if _digest_of(file) != device.tag[36:]:
+                        if digest_of(file.fileno()) != device.tag[36:]:
                             return f"{aside} does not match its digest"
         except FileNotFoundError as err:
             return f"{err.filename} is missing"
@@ -326,11 +326,3 @@ class _View:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _digest_of(file: FileIO) -> bytes:
-    """The part of the file's digest that a device's tag has room for."""
-    digest = sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.digest()[:28]

@@ -8,13 +8,13 @@ Sources: POSIX.1-2017 pax(1); GNU tar's tar.h; libarchive's tar(5); the xattr re
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Callable, Iterator
 from struct import Struct
 from zlib import adler32
 
 from store.errors import ArchiveError
 from store.record import Record
+from store.tar_pax import decimal, parse_time, read_records, read_xattrs
 
 BLOCK = 512
 FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
@@ -28,12 +28,9 @@ Feed = Callable[[], memoryview | None]
 _HEADER = Struct("100s24s12s12s8x1x100s8s64x8s8s155s12x")
 _CHECKSUM_BLANKS = 8 * 0x20
 _ADLER = 65521
-_XATTR = b"SCHILY.xattr."
-_LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."
 _EXTENSIONS = frozenset(b"xgLK"[at : at + 1] for at in range(4))
 _PLAIN_KINDS = frozenset({FILE, DIRECTORY, SYMLINK})
 _ODD_STARTS = frozenset({b"", b".", b"/"})
-_SPARSE_HINT = "make the archive again without --sparse"
 
 
 class Limits(Record):
@@ -52,10 +49,11 @@ class Entry:
 
     `kind` is FILE ... FIFO; `link` the target of a SYMLINK (as written) or HARDLINK (a path like `name`); `mtime` nanoseconds;
     `size` the bytes of content that follow, 0 for all but files; `device` major and minor; `xattrs` None where there are none.
+    Of a sparse file `pieces` says which offsets and lengths follow, one after another; the rest of its `size` is holes.
     `address` is the place of the content, in bytes from the archive's beginning. `links` is for who counts an entry's names.
     """
 
-    __slots__ = ("address", "device", "gid", "kind", "link", "links", "mode", "mtime", "name", "size", "uid", "xattrs")
+    __slots__ = ("address", "device", "gid", "kind", "link", "links", "mode", "mtime", "name", "pieces", "size", "uid", "xattrs")
 
     def __init__(
         self,
@@ -79,6 +77,7 @@ class Entry:
         self.link = link
         self.address = address
         self.links = 1
+        self.pieces: list[tuple[int, int]] | None = None
         self.device = (0, 0)
         self.xattrs: dict[bytes, bytes] | None = None
 
@@ -108,7 +107,8 @@ class TarReader:
     """
 
     __slots__ = (
-        "_at", "_chunk", "_entries", "_feed", "_global", "_ids", "_left", "_limits", "_padding", "_start", "_times", "entry",
+        "_at", "_chunk", "_entries", "_feed", "_global", "_ids", "_left", "_limits", "_listed", "_padding", "_start", "_times",
+        "entry",
     )  # fmt: skip
 
     def __init__(self, feed: Feed, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -123,6 +123,7 @@ class TarReader:
         self._ids: dict[bytes, tuple[int, int, int]] = {}
         self._times: dict[bytes, int] = {}
         self._global: dict[bytes, bytes] = {}
+        self._listed: list[bytes] = []
         self.entry: Entry | None = None
 
     def __iter__(self) -> Iterator[Entry]:
@@ -209,8 +210,8 @@ class TarReader:
             self._padding = -size % BLOCK
         return Entry(kind, path, mode, uid, gid, seconds, size, link, self._start + self._at)
 
-    def content(self) -> memoryview:
-        """The next piece of the entry's content, valid until the next call; empty when all was read."""
+    def content(self, most: int = 1 << 62) -> memoryview:
+        """The next piece of the entry's content, at most `most` bytes, valid until the next call; empty when all was read."""
         left = self._left
         if not left:
             return _EMPTY
@@ -218,10 +219,16 @@ class TarReader:
         if at >= len(self._chunk):
             self._fetch("a file")
             at = 0
-        piece = self._chunk[at : at + left]
+        piece = self._chunk[at : at + min(left, most)]
         self._left = left - len(piece)
         self._at = at + len(piece)
         return piece
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill some of `buffer` with content, and say how much; 0 when all was read."""
+        piece = self.content(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
 
     def read(self) -> bytes:
         """All that is left of the entry's content; the caller has looked at `size`."""
@@ -278,9 +285,10 @@ class TarReader:
             if b"" in extensions:
                 raise ArchiveError("two extended headers for one entry")
             extensions[b""] = b""
-            _read_records(data, extensions)
+            self._listed.clear()
+            read_records(data, extensions, self._listed)
         elif kind == b"g":
-            _read_records(data, self._global)
+            read_records(data, self._global)
             for key in (b"path", b"linkpath", b"size"):
                 if key in self._global:
                     raise ArchiveError(f"a global header gives every entry the same {key.decode()}")
@@ -312,21 +320,24 @@ class TarReader:
             self._times[time_field] = mtime
         link = link.partition(b"\0")[0] if link[0] else b""
         xattrs = None
+        sparse = kind == b"S"
+        records: dict[bytes, bytes] = {}
         if extensions or self._global:
             records = {**self._global, **extensions} if self._global else extensions
             name = records.get(b"path", name)
             link = records.get(b"linkpath", link)
             if b"size" in records:
-                size = _decimal(records[b"size"], "size")
+                size = decimal(records[b"size"], "size")
             if b"uid" in records:
-                uid = _id(_decimal(records[b"uid"], "owner"))
+                uid = _id(decimal(records[b"uid"], "owner"))
             if b"gid" in records:
-                gid = _id(_decimal(records[b"gid"], "group"))
+                gid = _id(decimal(records[b"gid"], "group"))
             if b"mtime" in records:
-                mtime = _time(records[b"mtime"])
-            xattrs = _xattrs(records)
+                mtime = parse_time(records[b"mtime"])
+            xattrs = read_xattrs(records)
             if any(key.startswith(b"GNU.sparse.") for key in records):
-                raise ArchiveError(f"a sparse file is not supported: {shown(name)}", hint=_SPARSE_HINT)
+                name = records.get(b"GNU.sparse.name", name)
+                sparse = True
         if not -TIME_LIMIT < mtime // 1_000_000_000 < TIME_LIMIT:
             raise ArchiveError(f"a modification time that cannot be: {shown(name)}")
         if size < 0:
@@ -347,6 +358,8 @@ class TarReader:
         if kind == FILE:
             entry.size = self._left = size
             self._padding = -size % BLOCK
+            if sparse:
+                self._make_sparse(entry, header, records)
         elif kind == SYMLINK:
             if not link or b"\0" in link:
                 raise ArchiveError(f"a symbolic link to nowhere: {shown(name)}")
@@ -362,6 +375,38 @@ class TarReader:
         return entry
 
 
+    def _make_sparse(self, entry: Entry, header: bytes, records: dict[bytes, bytes]) -> None:
+        from store import tar_sparse
+
+        stored, padding = self._left, self._padding
+        self._left = self._padding = 0  # while the map is read, which may stand before the content
+        name = shown(entry.name)
+        if header[156:157] == b"S":
+            size, pieces = tar_sparse.old_gnu(header, self._block, _number)
+        else:
+            given = tar_sparse.from_records(records, self._listed)
+            if given is None:
+                size = decimal(records.get(b"GNU.sparse.realsize", b""), "size")
+                pieces, taken = tar_sparse.before_content(self._block)
+                stored -= taken
+            else:
+                size, pieces = given
+        entry.size = size
+        entry.pieces = tar_sparse.check(size, pieces, stored, name)
+        entry.address = self._start + self._at
+        self._left, self._padding = stored, padding
+
+    def _block(self) -> bytes:
+        """The archive's next block."""
+        if self._at >= len(self._chunk):
+            self._fetch("a sparse file's map")
+        block = bytes(self._chunk[self._at : self._at + BLOCK])
+        if len(block) < BLOCK:
+            raise ArchiveError("the archive is cut short in a sparse file's map")
+        self._at += BLOCK
+        return block
+
+
 _EMPTY = memoryview(b"")
 
 
@@ -373,7 +418,7 @@ def _kind(kind: bytes, name: bytes, size: int) -> bytes:
             return DIRECTORY
         return FILE
     if kind == b"S":
-        raise ArchiveError(f"a sparse file is not supported: {shown(name)}", hint=_SPARSE_HINT)
+        return FILE
     if not b"1" <= kind <= b"6":
         raise ArchiveError(f"an entry of unknown type {kind!r}: {shown(name)}")
     if size:
@@ -410,70 +455,6 @@ def _number(field: bytes, what: str) -> int:
     bits = 8 * len(field) - 1
     value = int.from_bytes(field, "big") & ((1 << bits) - 1)
     return value - (1 << bits) if field[0] & 0x40 else value
-
-
-def _decimal(text: bytes, what: str) -> int:
-    if not text.isdigit() or len(text) > 20:
-        raise ArchiveError(f"a {what} is not a number: {text[:40]!r}")
-    return int(text)
-
-
-def _time(text: bytes) -> int:
-    """Nanoseconds of a PAX time: decimal seconds, a sign, a fraction of any length."""
-    digits = text[1:] if text.startswith(b"-") else text
-    whole, _, fraction = digits.partition(b".")
-    if not whole.isdigit() or len(whole) > 20 or (fraction and not fraction.isdigit()):
-        raise ArchiveError(f"a modification time is not a number: {text[:40]!r}")
-    value = int(whole) * 1_000_000_000 + int((fraction[:9] or b"0").ljust(9, b"0"))
-    return -value if text.startswith(b"-") else value
-
-
-def _read_records(data: bytes, records: dict[bytes, bytes]) -> None:
-    """Add the records `LENGTH KEY=VALUE\\n` of a PAX header; an empty value takes the key away again."""
-    at, end = 0, len(data)
-    while at < end:
-        blank = data.find(b" ", at, at + 9)
-        digits = data[at:blank]
-        if blank < 0 or not digits.isdigit():
-            raise ArchiveError("an extended header that cannot be read")
-        stop = at + int(digits)
-        equals = data.find(b"=", blank, stop)
-        if stop > end or equals < blank + 2 or data[stop - 1] != 0x0A:
-            raise ArchiveError("an extended header that cannot be read")
-        key, value = data[blank + 1 : equals], data[equals + 1 : stop - 1]
-        if key in (b"path", b"linkpath") and key in records:
-            raise ArchiveError(f"two {key.decode()}s for one entry")
-        if value or key.startswith((_XATTR, _LIBARCHIVE_XATTR)):
-            records[key] = value
-        else:
-            records.pop(key, None)
-        at = stop
-
-
-def _xattrs(records: dict[bytes, bytes]) -> dict[bytes, bytes] | None:
-    found: dict[bytes, bytes] = {}
-    for key, value in records.items():
-        if key.startswith(_LIBARCHIVE_XATTR):
-            try:
-                decoded = binascii.a2b_base64(value + b"=" * (-len(value) % 4), strict_mode=True)
-            except binascii.Error as err:
-                raise ArchiveError("an extended attribute that cannot be read") from err
-            found.setdefault(_unquote(key[len(_LIBARCHIVE_XATTR) :]), decoded)
-    for key, value in records.items():
-        if key.startswith(_XATTR):
-            # As GNU tar writes a name that has a `=` in it.
-            found[key[len(_XATTR) :].replace(b"%3D", b"=").replace(b"%25", b"%")] = value
-    if any(b"\0" in name or not name for name in found):
-        raise ArchiveError("an extended attribute whose name cannot be")
-    return found or None
-
-
-def _unquote(name: bytes) -> bytes:
-    parts = name.split(b"%")
-    try:
-        return parts[0] + b"".join(binascii.a2b_hex(part[:2]) + part[2:] for part in parts[1:])
-    except binascii.Error as err:
-        raise ArchiveError("an extended attribute whose name cannot be read") from err
 
 
 def _check_slowly(header: bytes, expected: int) -> None:

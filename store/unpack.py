@@ -102,6 +102,19 @@ def unpack_entries(reader: TarReader, tree: int, lowers: Lowers) -> int:
     return count
 
 
+def _write_pieces(fd: int, entry: Entry, pieces: Sequence[tuple[int, int]], reader: TarReader) -> None:
+    """Write the file of which only `pieces` come; holes stay holes."""
+    for offset, length in pieces:
+        end = offset + length
+        while offset < end:
+            piece = reader.content(end - offset)
+            while piece:
+                written = os.pwrite(fd, piece, offset)
+                offset += written
+                piece = piece[written:]
+    os.ftruncate(fd, entry.size)
+
+
 def refuse_whiteout_device(entry: Entry) -> None:
     """ArchiveError when a device would be taken for overlayfs' mark of a deleted name."""
     if entry.kind == CHARACTER and entry.device == (0, 0):
@@ -143,6 +156,8 @@ class _Unpacker:
     def _file(self, parent: Directory, name: bytes, entry: Entry, reader: TarReader) -> None:
         fd = self._create(parent, name, entry.mode)
         try:
+            if entry.pieces is not None:
+                _write_pieces(fd, entry, entry.pieces, reader)
             while piece := reader.content():
                 written = os.write(fd, piece)
                 while written < len(piece):

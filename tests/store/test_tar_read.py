@@ -273,8 +273,6 @@ REFUSED = [
     ("a record without an end", archive(raw_pax(b"9 path=xx"), file(b"x")), "cannot be read"),
     ("two extended headers", archive(pax({b"path": b"a"}), pax({b"uid": b"1"}), file(b"x")), "two extended headers"),
     ("an extended header at the end", archive(pax({b"path": b"a"})), "between an extended header and its entry"),
-    ("a sparse file of GNU", archive(header(b"x", b"S")), "sparse file is not supported"),
-    ("a sparse file of PAX", archive(pax({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0"}), file(b"x")), "sparse file"),
     ("an attribute that is no base64", archive(pax({b"LIBARCHIVE.xattr.user.a": b"!"}), file(b"x")), "cannot be read"),
     ("an attribute name badly quoted", archive(pax({b"LIBARCHIVE.xattr.user.%zz": b"YQ"}), file(b"x")), "cannot be read"),
     ("an attribute with NUL in its name", archive(pax({b"SCHILY.xattr.user.a\0b": b"c"}), file(b"x")), "cannot be"),
@@ -290,12 +288,6 @@ REFUSED = [
 def test_a_damaged_header_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(ArchiveError, match=message):
         entries(data)
-
-
-def test_a_sparse_file_says_what_to_do() -> None:
-    with pytest.raises(ArchiveError) as caught:
-        entries(archive(header(b"x", b"S")))
-    assert "--sparse" in caught.value.hint
 
 
 WHOLE = archive(
