@@ -89,11 +89,21 @@ def wait(container: Container) -> int:
 
 
 def remove(container: Container, force: bool = False) -> None:
-    """Delete the container with all it wrote. Raises RunError when it runs, unless `force` ends it before."""
+    """Delete the container with all it wrote. Raises RunError when it runs or its files are mounted, unless `force` ends both."""
     if container.status == "running":
         if not force:
             raise RunError(f"container {container.name} is running", hint=f"stop it first, or 'box rm -f {container.name}'")
         stop(container, 0)
+    from store.mounts import all_mounts, unmount
+
+    for mounted in all_mounts(container.root):
+        if mounted.container == container.id:
+            if not force:
+                raise RunError(
+                    f"the files of container {container.name} are mounted at {mounted.target}",
+                    hint=f"box umount {container.name}",
+                )
+            unmount(container.root, mounted, lazily=True)
     for _ in range(100):
         journal = Journal.hold(container.path)
         if journal is not None:

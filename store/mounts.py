@@ -45,16 +45,16 @@ _UMOUNT_NOFOLLOW = 8
 class Mounted(Record):
     """One mount. `subject` is the image or container as the user named it, `number` the mount's id (0: not made yet).
 
-    `chains` are the chain ids of an image's layers, `digests` its manifest, config, layers and diff_ids, `container` a
-    container's id. `made` says that the directory is box's own.
+    Of an image, `image` is the id and `chains` are those of its layers, the lowest first; `container` is a container's id. `made`
+    says that the directory is box's own.
     """
 
     name: str
     subject: str
     target: str
     made: bool
+    image: str
     chains: tuple[str, ...]
-    digests: tuple[str, ...]
     container: str
     boot: str
     namespace: int
@@ -76,8 +76,8 @@ def mount(
     view: Callable[[], int],
     *,
     target: str = "",
+    image: str = "",
     chains: Sequence[str] = (),
-    digests: Sequence[str] = (),
     container: str = "",
 ) -> Mounted:
     """Show the tree that `view` gives a descriptor of at the directory `target`, or at a new one: read-only, nosuid, nodev.
@@ -89,7 +89,7 @@ def mount(
     place = f"{root}/mounted/{name}" if made else os.path.realpath(target)
     if not made and not os.path.isdir(place):
         raise UsageError(f"there is no directory {target}", hint="make it first, or leave it out: box makes one and prints it")
-    record = Mounted(name, subject, place, made, tuple(chains), tuple(digests), container, boot_id(), _namespace(), 0)
+    record = Mounted(name, subject, place, made, image, tuple(chains), container, boot_id(), _namespace(), 0)
     with Attempt(f"mount {subject}"):
         os.makedirs(f"{root}/mounts", 0o700, exist_ok=True)
         with _created(f"{root}/mounts/{name}") as file:
@@ -238,8 +238,7 @@ def _read(path: str, name: str) -> Mounted | None:
     for line in reversed(lines):
         try:
             value: dict[str, Any] = json.loads(line)
-            value["chains"], value["digests"] = tuple(value["chains"]), tuple(value["digests"])
-            return Mounted(**{**value, "name": name})
+            return Mounted(**{**value, "chains": tuple(value["chains"]), "name": name})
         except (ValueError, KeyError, TypeError):
             continue
     return None

@@ -50,16 +50,13 @@ def _mount(store: Store, name: str, target: str) -> Mounted:
         image = subject.image
         if image is None:
             raise BoxError(f"no container or image named {name!r}")
-        digests = [image.descriptor.digest, image.id]
-        for layer in image.layers:
-            digests += [layer.descriptor.digest, layer.diff_id]
         return mount(
             store.root,
             name,
             lambda: store.snapshots.view(image.layers),
             target=target,
+            image=image.id,
             chains=[layer.chain_id for layer in image.layers],
-            digests=digests,
         )
 
 

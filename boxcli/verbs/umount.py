@@ -66,5 +66,4 @@ def _meant(store: Store, mounts: list[Mounted], name: str) -> list[Mounted]:
         return []
     if subject.container is not None:
         return [mounted for mounted in mounts if mounted.container == subject.container.id]
-    digest = str(subject.image.descriptor.digest) if subject.image is not None else ""
-    return [mounted for mounted in mounts if digest in mounted.digests]
+    return [mounted for mounted in mounts if subject.image is not None and mounted.image == subject.image.id]
