@@ -63,8 +63,8 @@ class Known(Record):
     """What the store should be: its images, whole ones by their descriptors, and who needs what."""
 
     entries: tuple[Named, ...]
-    whole: dict[Descriptor, Image]
-    broken: dict[Descriptor, str]
+    whole: dict[Digest, Image]
+    broken: dict[Digest, str]
     needs: dict[str, tuple[str, ...]]
 
     def names(self, digest: str) -> tuple[str, ...]:
@@ -84,8 +84,8 @@ class Known(Record):
 def known(store: Store) -> Known:
     """What the images in index.json need, all of it in the lease from now on. StoreError when index.json is damaged."""
     marks = Marks(store)
-    whole: dict[Descriptor, Image] = {}
-    broken: dict[Descriptor, str] = {}
+    whole: dict[Digest, Image] = {}
+    broken: dict[Digest, str] = {}
     needs: dict[str, list[str]] = {}
     with store.shared():
         entries = store.references.all()
@@ -94,9 +94,9 @@ def known(store: Store) -> Known:
             parts: Iterable[str] = _of_broken(store, given)
             try:
                 parts = marks.of(given).parts
-                whole[given] = store.images.load(given)
+                whole[given.digest] = store.images.load(given)
             except StoreError as err:
-                broken[given] = err.message
+                broken[given.digest] = err.message
             for part in parts:
                 needs.setdefault(str(part), []).append(shown(entry))
             store.use(*parts)
@@ -227,13 +227,13 @@ def _missing(store: Store, what: Known, bad: set[Digest | None]) -> Iterator[Fin
 
 
 def _broken_images(store: Store, what: Known, bad: set[Digest]) -> Iterator[Finding]:
-    for given, reason in what.broken.items():
-        names = what.names(given.digest)
-        if given.digest in bad:
+    for digest, reason in what.broken.items():
+        names = what.names(digest)
+        if digest in bad:
             continue  # its manifest is named among the blobs
         yield Finding(
-            "index.json", f"image {given.digest.hex[:12]}: {reason}", names,
-            f"{AGAIN.format(images=', '.join(names))}, or delete it: box rmi {given.digest.hex[:12]}", given.digest,
+            "index.json", f"image {digest.hex[:12]}: {reason}", names,
+            f"{AGAIN.format(images=', '.join(names))}, or delete it: box rmi {digest.hex[:12]}", digest,
         )  # fmt: skip
 
 
@@ -289,10 +289,10 @@ def _prepared(store: Store, what: Known) -> Iterator[Finding]:
         fields = text.split("\0")
         if fields[1:2] != [boot_id()]:
             continue  # of an earlier boot, or cut short before that: not believed by anyone
-        found = next(((given, image) for given, image in what.whole.items() if given.digest == digest), None)
-        if found is None:
+        image = what.whole.get(digest)
+        given = next((entry.descriptor for entry in what.entries if entry.descriptor.digest == digest), None)
+        if image is None or given is None:
             continue  # gc takes it away
-        given, image = found
         try:
             prepared = parse_prepared(store.root, "", fields)
             inside = [tree.removeprefix(store.root + "/") for tree in prepared.trees]

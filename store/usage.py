@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from store.collect import Gone, everything, gc, nothing_used
-from store.digest import Descriptor
+from store.digest import Descriptor, Digest
 from store.errors import StoreError
 from store.grave import space
 from store.layout import Store
@@ -61,16 +61,18 @@ def usage(store: Store, *, keep: Keep = keep_nothing, used: Used = nothing_used)
     marks = Marks(store)
     with store.shared():
         in_use = used()
-        named: dict[Descriptor, list[str]] = {}
+        named: dict[Digest, list[str]] = {}
+        images: dict[Digest, Descriptor] = {}
         for entry in store.references.all():
-            named.setdefault(entry.descriptor, []).extend([entry.name] if entry.name is not None else [])
-        parts: dict[Descriptor, Image] = {}
-        damaged: dict[Descriptor, str] = {}
-        for given in named:
+            images[entry.descriptor.digest] = entry.descriptor
+            named.setdefault(entry.descriptor.digest, []).extend([entry.name] if entry.name is not None else [])
+        parts: dict[Digest, Image] = {}
+        damaged: dict[Digest, str] = {}
+        for digest, given in images.items():
             try:
-                parts[given] = marks.of(given)
+                parts[digest] = marks.of(given)
             except StoreError as err:
-                damaged[given] = err.message
+                damaged[digest] = err.message
         cached = set(keep())
     sizes: Counter[str] = Counter()
     trees: list[int] = []
@@ -84,16 +86,16 @@ def usage(store: Store, *, keep: Keep = keep_nothing, used: Used = nothing_used)
     only_cached = [digest for digest in cached if digest not in needed and digest in sizes]
     each = [
         ImageUsage(
-            tuple(names),
+            tuple(named[digest]),
             given,
-            parts[given].id,
-            _total(sizes, parts[given].parts),
-            _total(sizes, (part for part in parts[given].parts if needed[part] > 1)),
-            parts[given].runs_in(in_use),
+            parts[digest].id,
+            _total(sizes, parts[digest].parts),
+            _total(sizes, (part for part in parts[digest].parts if needed[part] > 1)),
+            parts[digest].runs_in(in_use),
         )
-        if given in parts
-        else ImageUsage(tuple(names), given, damaged=damaged[given])
-        for given, names in named.items()
+        if digest in parts
+        else ImageUsage(tuple(named[digest]), given, damaged=damaged[digest])
+        for digest, given in images.items()
     ]
     return Usage(
         each=tuple(each),
