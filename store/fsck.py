@@ -72,13 +72,9 @@ class Known(Record):
         return self.needs.get(digest, ())
 
     def layers(self) -> Iterator[Layer]:
-        """Every layer of every image, each stack once."""
-        seen: set[str] = set()
+        """Every layer of every image."""
         for image in self.whole.values():
-            for layer in image.layers:
-                if layer.chain_id not in seen:
-                    seen.add(layer.chain_id)
-                    yield layer
+            yield from image.layers
 
 
 def known(store: Store) -> Known:

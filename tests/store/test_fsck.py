@@ -1,0 +1,305 @@
+"""fsck: every kind of damage is found and named; what can be made again is; what cannot is left, with the way to get it back."""
+
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store import fsck
+from store.blobs import Readable
+from store.collect import gc
+from store.digest import OCI_LAYER_GZIP, Descriptor, Digest
+from store.images import stack
+from store.layout import Store
+from store.marks import InUse
+from store.mend import check_and_mend
+from store.prepare import prepare
+from tests.store.samples import CONFIG, compressed, damage, layer_tar, put_image
+
+FILES = {"dir/a": b"first", "b": b"second"}
+
+
+def whole(store: Store) -> None:
+    assert fsck.check(store).findings == ()
+    assert damage(store.root) == []
+
+
+def spoil(path: str, at: int = 0) -> None:
+    """Change one byte, as a disk does."""
+    os.chmod(path, 0o600)
+    with open(path, "r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 1]))
+
+
+def put_compressed(store: Store, name: str, *, with_tar: bool = True) -> tuple[Descriptor, Digest]:
+    """An image of one compressed layer; its manifest and the diff_id."""
+    tar = layer_tar(FILES)
+    blob = store.blobs.put_bytes(compressed(tar), OCI_LAYER_GZIP)
+    if with_tar:
+        store.tars.put_bytes(tar, "")
+    image = store.images.create(CONFIG, stack([(blob, Digest.of(tar))]))
+    store.references.set(name, image)
+    return image, Digest.of(tar)
+
+
+def test_a_store_without_damage_is_whole_and_all_of_it_was_looked_at(store: Store) -> None:
+    put_image(store, "app", FILES, {"c": b"third"})
+    put_compressed(store, "packed")
+    prepare(store, "app")
+    checked = fsck.check(store)
+    assert (checked.blobs, checked.tars, checked.images, checked.findings) == (7, 1, 2, ())
+    assert checked.snapshots >= 1
+    assert os.listdir(store.drafts.path) == []
+
+
+def test_an_empty_store_is_whole(store: Store) -> None:
+    assert fsck.check(store) == fsck.Checked(0, 0, 0, 0, ())
+
+
+@pytest.mark.parametrize("part", ["manifest", "config", "layer"])
+@pytest.mark.parametrize("how", [spoil, os.unlink], ids=["changed", "gone"])
+def test_a_damaged_part_of_an_image_is_named_with_its_place_and_the_images_that_need_it(
+    store: Store, part: str, how: Callable[[str], None]
+) -> None:
+    image = put_image(store, "app", FILES)
+    store.references.set("twin", image)
+    loaded = store.images.load(image)
+    digest = {"manifest": image.digest, "config": loaded.id, "layer": loaded.layers[0].descriptor.digest}[part]
+    how(store.blobs.path(digest))
+    for checked in (fsck.check(store), check_and_mend(store)):  # there is nothing that it could be made from
+        findings = [finding for finding in checked.damaged if digest.hex in finding.place + finding.what]
+        assert findings, checked
+        assert findings[0].images == ("app:latest", "twin:latest")
+        assert "load, pull or build app:latest, twin:latest again" in findings[0].hint
+    assert store.references.get("app") == image  # what cannot be mended stays as it was
+
+
+def test_a_damaged_blob_that_nothing_needs_is_deleted(store: Store) -> None:
+    put_image(store, "app", FILES)
+    stray = store.blobs.put_bytes(b"left over", "x").digest
+    spoil(store.blobs.path(stray))
+    (finding,) = fsck.check(store).findings
+    assert (finding.place, finding.images) == (f"blobs/sha256/{stray.hex}", ())
+    assert "nothing needs it" in finding.hint
+    checked = check_and_mend(store)
+    assert [(finding.mended, finding.place) for finding in checked.findings] == [(True, f"blobs/sha256/{stray.hex}")]
+    assert not store.blobs.has(stray)
+    whole(store)
+
+
+@pytest.mark.parametrize("how", [spoil, lambda path: os.truncate(path, 100)], ids=["changed", "cut short"])
+def test_a_tar_is_made_again_from_its_compressed_blob(store: Store, how: Callable[[str], None]) -> None:
+    _, diff_id = put_compressed(store, "packed")
+    os.chmod(store.tars.path(diff_id), 0o600)
+    how(store.tars.path(diff_id))
+    (finding,) = fsck.check(store).findings
+    assert (finding.place, finding.images, finding.hint) == (
+        f"layers/{diff_id.hex}", ("packed:latest",), "box fsck --repair makes it again",
+    )  # fmt: skip
+    assert [finding.mended for finding in check_and_mend(store).findings] == [True]
+    whole(store)
+
+
+def test_a_plain_layer_is_made_again_from_the_compressed_one_of_another_image(store: Store) -> None:
+    put_image(store, "plain", FILES)
+    _, diff_id = put_compressed(store, "packed", with_tar=False)
+    os.unlink(store.blobs.path(diff_id))
+    assert [finding.what for finding in fsck.check(store).findings] == ["it is missing"]
+    assert [finding.mended for finding in check_and_mend(store).findings] == [True]
+    whole(store)
+
+
+def test_a_source_that_lies_mends_nothing(store: Store) -> None:
+    tar = layer_tar(FILES)
+    put_compressed(store, "packed")
+    blob = Digest.of(compressed(tar))
+    spoil(store.blobs.path(blob), 5)
+    checked = check_and_mend(store, source=lambda _: io.BytesIO(b"not it"))
+    assert [finding.mended for finding in checked.findings] == [False]
+    assert "it could not be mended" in checked.findings[0].hint
+
+
+def test_a_blob_is_taken_again_from_where_it_came(store: Store) -> None:
+    put_compressed(store, "packed")
+    bytes_of = compressed(layer_tar(FILES))
+    digest = Digest.of(bytes_of)
+    os.unlink(store.blobs.path(digest))
+    asked: list[Digest] = []
+
+    def source(given: Descriptor) -> Readable:
+        asked.append(given.digest)
+        return io.BytesIO(bytes_of)
+
+    assert [finding.mended for finding in check_and_mend(store, source=source).findings] == [True]
+    assert asked == [digest]
+    whole(store)
+
+
+def first_file(top: str) -> str:
+    return next(os.path.join(place, name) for place, _, names in os.walk(top) for name in names if name == "b")
+
+
+def become_directory(path: str) -> None:
+    os.unlink(path)
+    os.mkdir(path)
+
+
+def tree_damages() -> list[tuple[str, Callable[[str], None], str]]:
+    return [
+        ("content", lambda path: Path(path).write_bytes(b"sec0nd"), "content"),
+        ("size", lambda path: Path(path).write_bytes(b""), "size"),
+        ("mode", lambda path: os.chmod(path, 0o4755), "mode"),
+        ("owner", lambda path: os.chown(path, 1, 1), "owner"),
+        ("time", lambda path: os.utime(path, (1, 1)), "time"),
+        ("missing", os.unlink, "is missing"),
+        ("type", become_directory, "type"),
+        ("added", lambda path: Path(path + "2").write_bytes(b""), "is not from the layer"),
+        ("opaque", lambda path: os.setxattr(os.path.dirname(path) + "/dir", "trusted.overlay.opaque", b"y"), "hides"),
+    ]
+
+
+@pytest.mark.needs("root", "overlay")
+@pytest.mark.parametrize(("how", "what"), [one[1:] for one in tree_damages()], ids=[one[0] for one in tree_damages()])
+def test_a_tree_that_is_not_what_its_layer_makes_is_named_and_made_again(
+    root: str, how: Callable[[str], None], what: str
+) -> None:
+    store = Store.open(root, "overlay")
+    image = put_image(store, "app", FILES, {"c": b"third"})
+    prepare(store, "app")
+    layers = store.images.load(image).layers
+    how(first_file(f"{root}/snapshots/{layers[0].chain_id.hex}"))
+    (finding,) = fsck.check(store).findings
+    assert finding.place == f"snapshots/{layers[0].chain_id.hex}"
+    assert what in finding.what
+    assert finding.images == ("app:latest",)
+    assert [finding.mended for finding in check_and_mend(store).findings] == [True]
+    assert Path(first_file(f"{root}/snapshots/{layers[0].chain_id.hex}")).read_bytes() == b"second"
+    whole(store)
+
+
+@pytest.mark.needs("root", "erofs")
+def test_an_index_that_is_not_what_its_layer_makes_is_named_and_made_again(root: str) -> None:
+    store = Store.open(root, "erofs")
+    image = put_image(store, "app", FILES)
+    prepare(store, "app")
+    (layer,) = store.images.load(image).layers
+    (index,) = Path(f"{root}/indexes/{layer.chain_id.hex}").glob("*.erofs")
+    spoil(str(index), 1100)
+    (finding,) = fsck.check(store).findings
+    assert finding.place == f"indexes/{layer.chain_id.hex}"
+    assert [finding.mended for finding in check_and_mend(store).findings] == [True]
+    whole(store)
+
+
+@pytest.mark.needs("root", "overlay")
+def test_a_layer_and_the_trees_on_top_of_it_are_mended_in_one_go(root: str) -> None:
+    store = Store.open(root, "overlay")
+    put_compressed(store, "packed", with_tar=False)
+    image = put_image(store, "app", FILES, {"c": b"third"})
+    prepare(store, "app")
+    layers = store.images.load(image).layers
+    spoil(store.blobs.path(layers[0].descriptor.digest), 600)
+    for layer in layers:
+        shutil.rmtree(f"{root}/snapshots/{layer.chain_id.hex}/tree")
+        os.mkdir(f"{root}/snapshots/{layer.chain_id.hex}/tree")
+    checked = check_and_mend(store)
+    assert checked.damaged == ()
+    assert len(checked.findings) == 3
+    whole(store)
+
+
+@pytest.mark.needs("root", "overlay")
+def test_no_tree_is_taken_from_under_a_container_or_a_running_command(root: str) -> None:
+    store = Store.open(root, "overlay")
+    image = put_image(store, "app", FILES)
+    prepare(store, "app")
+    (layer,) = store.images.load(image).layers
+    path = first_file(f"{root}/snapshots/{layer.chain_id.hex}")
+    os.chmod(path, 0)
+    standing = InUse(trees=frozenset({str(layer.chain_id)}))
+    (finding,) = check_and_mend(store, used=lambda: standing).findings
+    assert (finding.mended, "a running container stands on it" in finding.hint) == (False, True)
+    other = Store.open(root, "overlay")
+    with other.leased():
+        other.use_image("app")
+        (finding,) = check_and_mend(store).findings
+        assert (finding.mended, "a running command uses it" in finding.hint) == (False, True)
+    assert os.stat(path).st_mode & 0o777 == 0
+    assert check_and_mend(store).damaged == ()
+
+
+def test_an_index_json_that_cannot_be_read_is_made_again_with_all_its_names(store: Store) -> None:
+    app = put_image(store, "app", FILES)
+    store.references.set("twin:2", app)
+    other = put_image(store, "other", {"x": b"1"})
+    before = store.references.all()
+    with open(f"{store.root}/index.json", "w") as file:
+        file.write('{"manifests": [')
+    (finding,) = fsck.check(store).findings
+    assert finding.place == "index.json"
+    checked = check_and_mend(store)
+    assert [(finding.place, finding.mended) for finding in checked.findings] == [("index.json", True)]
+    assert store.references.all() == before
+    assert Path(f"{store.root}/index.json.damaged").read_text() == '{"manifests": ['
+    assert {app.digest, other.digest} <= {entry.descriptor.digest for entry in store.references.all()}
+    whole(store)
+
+
+def test_an_index_json_that_is_lost_with_its_names_is_made_again_from_the_manifests(store: Store) -> None:
+    app = put_image(store, "app", FILES)
+    os.unlink(f"{store.root}/index.json")
+    os.unlink(f"{store.root}/references")
+    assert check_and_mend(store).damaged == ()
+    assert [(entry.name, entry.descriptor.digest) for entry in store.references.all()] == [(None, app.digest)]
+
+
+def test_the_layout_file_and_the_names_for_the_hot_path_are_written_again(store: Store) -> None:
+    put_image(store, "app", FILES)
+    Path(f"{store.root}/oci-layout").write_text("{}")
+    first = Path(f"{store.root}/references").read_text().splitlines()[0]
+    Path(f"{store.root}/references").write_text(f"{first}\napp:latest {'0' * 64}\n")
+    assert [finding.place for finding in fsck.check(store).findings] == ["oci-layout", "references"]
+    assert check_and_mend(store).damaged == ()
+    whole(store)
+
+
+def test_a_prepared_image_that_says_something_else_than_its_config_is_dropped(store: Store) -> None:
+    image = put_image(store, "app", FILES, config={"Env": ["A=1"]})
+    prepare(store, "app")
+    path = Path(f"{store.root}/prepared/{image.digest.hex}")
+    path.write_bytes(path.read_bytes().replace(b"A=1", b"A=2"))
+    (finding,) = fsck.check(store).findings
+    assert (finding.place, finding.images) == (f"prepared/{image.digest.hex}", ("app:latest",))
+    assert check_and_mend(store).damaged == ()
+    assert not path.exists()
+    prepare(store, "app")
+    whole(store)
+
+
+def test_what_is_stale_is_not_damaged(store: Store) -> None:
+    image = put_image(store, "app", FILES)
+    prepare(store, "app")
+    path = Path(f"{store.root}/prepared/{image.digest.hex}")
+    fields = path.read_bytes().split(b"\0")
+    path.write_bytes(b"\0".join([fields[0], b"another boot", *fields[2:]]))
+    Path(f"{store.root}/references").write_text("1 2 3 4\nnonsense")
+    whole(store)
+
+
+def test_a_check_keeps_what_it_reads_from_being_deleted(store: Store) -> None:
+    image = put_image(store, "app", FILES)
+    other = Store.open(store.root)
+
+    def delete(part: str) -> None:
+        if part == "blobs":
+            other.references.forget([image.digest])
+            assert gc(other).gone == ()
+
+    assert fsck.check(store, progress=delete).findings == ()
+    assert len(gc(other).gone) >= 3
