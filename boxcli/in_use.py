@@ -1,14 +1,16 @@
-"""What the containers of a store stand on, in the words of whoever deletes (store/marks.py)."""
+"""What the containers and the mounts of a store stand on, in the words of whoever deletes (store/marks.py)."""
 
 from __future__ import annotations
 
 from runtime.state import Containers
 from store.digest import digest_of_name
 from store.marks import InUse
+from store.mounts import all_mounts
 
 
 def in_use(root: str, *, running: bool = False) -> InUse:
-    """What the containers of the store at `root` were made of, the ended ones too unless only the `running` are asked for."""
+    """What the containers of the store at `root` were made of, the ended ones too unless only the `running` are asked for, and
+    what `box mount` shows."""
     images: set[str] = set()
     stacks: set[str] = set()
     trees: set[str] = set()
@@ -21,6 +23,10 @@ def in_use(root: str, *, running: bool = False) -> InUse:
             images.add(container.image_digest)
         else:
             stacks.update(chains[:1])
+    for mounted in all_mounts(root):
+        trees.update(mounted.chains)
+        if mounted.image:
+            images.add(mounted.image)
     return InUse(frozenset(images), frozenset(stacks), frozenset(trees))
 
 

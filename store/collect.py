@@ -87,8 +87,8 @@ def delete_image(
         runs = mine.runs_in(needed.used)
         if runs and not (force and names):
             raise StoreError(
-                f"image {text!r} is used by a container",
-                hint="`box ps -a` shows which; remove it first (--force drops the name)",
+                f"image {text!r} is used by a container or a mount",
+                hint="`box ps -a` and `box mount` show which; remove it first (--force drops the name)",
             )
         if runs or not alone:
             for name in names:

@@ -18,8 +18,8 @@ from store.references import Named
 
 
 class InUse(Record):
-    """What containers stand on, the ended ones too: the ids of their images, the topmost stacks of those that have no image's
-    id, and the stacks of all their trees."""
+    """What containers, the ended ones too, and mounts stand on: the ids of their images, the topmost stacks of those that have no
+    image's id, and the stacks of all their trees."""
 
     images: frozenset[str] = frozenset()
     stacks: frozenset[str] = frozenset()
