@@ -99,6 +99,8 @@ class ErofsDriver:
 
     def view(self, chain: Sequence[Layer]) -> int:
         """See Driver."""
+        if not chain:
+            return self._trees.view(())
         trees = self.trees(chain)
         with Attempt("mount the image's tree"):
             if len(trees) == 1 and trees[0].endswith(_SUFFIX):

@@ -14,6 +14,7 @@ from io import FileIO
 from types import TracebackType
 from typing import Self
 
+from store.clones import clone_tree
 from store.digest import Digest, digest_of_name
 from store.drafts import Drafts, write_all
 from store.faults import Attempt
@@ -30,6 +31,7 @@ from store.unpack import unpack_entries
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _SYNCED = "synced"
+_VIEW = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID
 
 OpenLayer = Callable[[Layer], FileIO]
 
@@ -60,6 +62,9 @@ class OverlayDriver:
         """See Driver."""
         return TreeMaking(self, self.trees(parents) if parents else ())
 
+    def anticipate(self) -> None:
+        """See Driver. What an entry becomes on disk depends on what is below."""
+
     def existing(self, chain_id: str) -> str | None:
         """The tree of `chain_id`, None when there is none, or none to be believed."""
         return self._tree(chain_id) if self._believable(chain_id) else None
@@ -78,10 +83,12 @@ class OverlayDriver:
     def view(self, chain: Sequence[Layer]) -> int:
         """See Driver."""
         trees = self.trees(chain)
-        if len(trees) == 1:  # overlayfs wants two lowers, or an upper
-            trees.append(f"{self._directory}/empty")
         with Attempt("mount the image's tree"):
-            return mount_overlay(trees, attributes=MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID)
+            if not chain:
+                return clone_tree(trees[0], _VIEW)
+            if len(trees) == 1:  # overlayfs wants two lowers, or an upper
+                trees.append(f"{self._directory}/empty")
+            return mount_overlay(trees, attributes=_VIEW)
 
     def writable(self, chain: Sequence[Layer], upper: str, work: str, *, attributes: int = MOUNT_ATTR_NODEV) -> int:
         """See Driver."""

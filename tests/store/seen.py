@@ -3,8 +3,13 @@
 import hashlib
 import os
 import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from store.images import Layer
+from store.layout import Store
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,11 @@ class Seen:
 
 def tree(root: Path | str) -> dict[bytes, Seen]:
     """Every name below `root` (which is b".")."""
-    top = os.fsencode(root)
+    top = os.fsencode(root) + b"/."  # also where it is a link to a directory, such as /proc/self/fd has
     found: dict[bytes, os.stat_result] = {}
     for directory, directories, files in os.walk(top):
         for name in [b".", *files, *(each for each in directories if os.path.islink(os.path.join(directory, each)))]:
-            path = os.path.normpath(os.path.join(directory, name))
+            path = os.path.join(directory, name)
             found[os.path.relpath(path, top)] = os.lstat(path)
     links: dict[tuple[int, int], list[bytes]] = {}
     for name, status in sorted(found.items()):
@@ -60,3 +65,19 @@ def kind(path: Path | str) -> str:
     mode = os.lstat(path).st_mode
     kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo"}
     return {**kinds, stat.S_IFCHR: "character device", stat.S_IFBLK: "block device"}[stat.S_IFMT(mode)]
+
+
+@contextmanager
+def shown(store: Store, chain: Sequence[Layer]) -> Iterator[Path]:
+    """A directory that shows the image `chain` is, whatever the store's driver made of its layers."""
+    view = store.snapshots.view(chain)
+    try:
+        yield Path(f"/proc/self/fd/{view}")
+    finally:
+        os.close(view)
+
+
+def image(store: Store, chain: Sequence[Layer]) -> dict[bytes, Seen]:
+    """Every name of the image that `chain` is."""
+    with shown(store, chain) as top:
+        return tree(top)

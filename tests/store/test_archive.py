@@ -22,7 +22,7 @@ from store.documents import canonical
 from store.errors import BlobCorrupt, StoreError
 from store.images import host_architecture, stack
 from store.layout import Store
-from store.prepare import prepare
+from tests.store import seen
 from tests.store.samples import CONFIG, compressed, damage, layer_tar, names, put_image
 
 BIG = bytes(range(256)) * 5000
@@ -67,8 +67,8 @@ def test_what_is_saved_comes_back_with_the_same_digest_and_name(store: Store, ot
     image = put_image(store, "team/app:1.2", {"a": b"1"}, {"big": BIG})
     assert loaded(other, saved(store, "team/app:1.2")) == {"team/app:1.2": image.digest}
     assert damage(other.root) == []
-    trees = prepare(other, "team/app:1.2").trees
-    assert (Path(trees[0], "big").read_bytes(), Path(trees[1], "a").read_bytes()) == (BIG, b"1")
+    with seen.shown(other, other.images.load(image).layers) as top:
+        assert ((top / "big").read_bytes(), (top / "a").read_bytes()) == (BIG, b"1")
 
 
 def test_several_images_and_names_travel_together(store: Store, other: Store) -> None:
@@ -158,7 +158,8 @@ def test_a_compressed_layer_keeps_its_blob_and_gains_its_tar(store: Store, other
     assert other.blobs.read(blob) == data
     assert [digest for digest, _ in other.tars.all()] == [Digest.of(tar)]
     assert damage(other.root) == []
-    assert Path(prepare(other, "app").trees[0], "file").read_bytes() == content
+    with seen.shown(other, other.images.load(image).layers) as top:
+        assert (top / "file").read_bytes() == content
 
 
 def test_an_oci_layout_directory_is_loaded(store: Store, other: Store) -> None:

@@ -1,4 +1,7 @@
-"""Trees of layers: made once in a boot, by whoever comes first, from a tar that matches its digest."""
+"""The trees of the `overlay` driver: made once in a boot, by whoever comes first, from a tar that matches its digest.
+
+What all drivers do alike is in test_drivers.py.
+"""
 
 import os
 from pathlib import Path
@@ -13,6 +16,11 @@ from store.layout import Store
 from tests.store.samples import compressed, layer_tar, put_layers
 
 
+@pytest.fixture
+def store(root: str) -> Store:
+    return Store.open(root, "overlay")
+
+
 def test_trees_are_made_with_the_topmost_first(store: Store) -> None:
     layers = put_layers(store, {"a": b"below"}, {"b": b"above"})
     above, below = store.snapshots.trees(layers)
@@ -24,7 +32,7 @@ def test_trees_are_made_with_the_topmost_first(store: Store) -> None:
 def test_an_empty_chain_is_one_empty_directory(store: Store) -> None:
     before = os.umask(0o077)
     try:
-        (tree,) = Store.open(store.root).snapshots.trees(())
+        (tree,) = Store.open(store.root, "overlay").snapshots.trees(())
     finally:
         os.umask(before)
     assert os.listdir(tree) == []
@@ -36,7 +44,7 @@ def test_a_tree_is_made_once(store: Store) -> None:
     (tree,) = store.snapshots.trees(layers)
     inode = os.stat(tree).st_ino
     os.unlink(store.blobs.path(layers[0].diff_id))  # nothing is read any more
-    assert Store.open(store.root).snapshots.trees(layers) == [tree]
+    assert Store.open(store.root, "overlay").snapshots.trees(layers) == [tree]
     assert os.stat(tree).st_ino == inode
 
 
@@ -45,7 +53,7 @@ def test_a_tree_of_another_boot_is_made_again(store: Store, monkeypatch: pytest.
     (tree,) = store.snapshots.trees(layers)
     Path(tree, "a").write_bytes(b"")  # what a crash leaves of a file that was never synced
     monkeypatch.setattr(snapshot_overlay, "boot_id", lambda: "another boot")
-    assert Store.open(store.root).snapshots.trees(layers) == [tree]
+    assert Store.open(store.root, "overlay").snapshots.trees(layers) == [tree]
     assert Path(tree, "a").read_bytes() == b"whole"
     assert os.listdir(store.drafts.path) == []
 
@@ -56,7 +64,7 @@ def test_a_synced_tree_is_believed_in_every_boot(store: Store, monkeypatch: pyte
     Path(tree, "..", "complete").write_text("synced\n")
     Path(tree, "a").write_bytes(b"kept")
     monkeypatch.setattr(snapshot_overlay, "boot_id", lambda: "another boot")
-    Store.open(store.root).snapshots.trees(layers)
+    Store.open(store.root, "overlay").snapshots.trees(layers)
     assert Path(tree, "a").read_bytes() == b"kept"
 
 
@@ -121,7 +129,7 @@ def test_an_adopted_directory_is_the_tree(store: Store) -> None:
 
 def test_of_two_makers_the_second_takes_nothing_away(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = put_layers(store, {"a": b"whole"})
-    late = Store.open(store.root)
+    late = Store.open(store.root, "overlay")
     open_layer = late.open_layer
     early: list[int] = []
 
