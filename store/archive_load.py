@@ -8,6 +8,7 @@ gets one that depends on nothing but its content.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 
 from store.archive_members import Members, feed
 from store.blobs import Readable
@@ -42,16 +43,14 @@ def load(store: Store, source: Readable) -> list[Named]:
     On return they survive a crash. On error (ArchiveError, BlobCorrupt, StoreError) the store is as it was. An image without a
     usable name is known by its digest. Of an image for several platforms, this machine's is taken.
     """
-    with store.leased(), store.drafts.directory("load") as draft:
-        members = Members(store, draft)
+    with store.leased(), store.drafts.directory("load") as draft, closing(Members(store, draft)) as members:
         members.read_tar(open_stream(source))
         return _Loading(store, members, draft.path).run()
 
 
 def load_directory(store: Store, path: str) -> list[Named]:
     """The same, from an OCI layout that is a directory."""
-    with store.leased(), store.drafts.directory("load") as draft:
-        members = Members(store, draft)
+    with store.leased(), store.drafts.directory("load") as draft, closing(Members(store, draft)) as members:
         members.read_directory(path)
         return _Loading(store, members, draft.path).run()
 
@@ -86,6 +85,8 @@ class _Loading:
             self._store.tars.take(path, diff_id)
         self._store.blobs.sync()
         self._store.tars.sync()
+        for image in images:
+            self._settle(image)
         named = [Named(name, image.descriptor) for image in images for name in image.names]
         self._store.references.add(named)
         return named
@@ -147,8 +148,22 @@ class _Loading:
         names = tuple(Reference.parse(name).full_name for name in texts_at(item, "RepoTags", what))
         return _Found(names or (None,), made, config_descriptor, layers, manifest)
 
+    def _settle(self, image: _Found) -> None:
+        """Make snapshots of the layers that came in this archive: each once, in the order of the first image that has it."""
+        self._store.use_layers(image.layers)
+        for position, layer in enumerate(image.layers):
+            arrival = self._members.arrivals.pop(layer.descriptor.digest, None)
+            if arrival is not None:
+                with closing(arrival):
+                    arrival.settle(image.layers[:position], layer)
+
     def _check_layer(self, layer: Layer) -> None:
         blob = layer.descriptor
+        arrival = self._members.arrivals.get(blob.digest)
+        if layer.compressed and arrival is not None and arrival.diff_id == layer.diff_id:
+            self._members.check(blob)
+            self._tars[layer.diff_id] = arrival.path
+            return
         if not layer.compressed:
             self._members.check(blob)
             return

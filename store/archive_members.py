@@ -6,15 +6,17 @@ lets equal layers share a file so), and only where that is expected.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from store.arrivals import HEAD, Arrival, may_be_layer, receive
 from store.blobs import CHUNK, BlobReader, Readable
 from store.digest import Descriptor, Digest
 from store.documents import DOCUMENT_LIMIT
 from store.drafts import DirectoryDraft
 from store.errors import ArchiveError, BlobCorrupt, StoreError
 from store.faults import Attempt
+from store.flow import Spool
 from store.layout import Store
 from store.tar_read import DIRECTORY, FILE, SYMLINK, Limits, TarReader, shown
 
@@ -45,6 +47,7 @@ class Members:
         self._small: dict[Digest, bytes] = {}
         self._small_total = 0
         self._large: dict[Digest, str] = {}
+        self.arrivals: dict[Digest, Arrival] = {}
 
     def read_tar(self, stream: Readable) -> None:
         """Take in a whole tar, or ArchiveError."""
@@ -95,16 +98,28 @@ class Members:
         self._files[name] = member
 
     def _spool(self, content: Callable[[], memoryview]) -> Member:
-        magic = b""
+        pieces = _Pieces(content)
         with self._store.blobs.draft() as draft:
-            for piece in iter(content, b""):
-                magic = magic or bytes(piece[:6])
-                draft.write(piece)
-            described = draft.seal("")
-            path = f"{self._draft.path}/{described.digest.hex}"
+            if may_be_layer(pieces.head):
+                digest, size, arrival = receive(self._store, pieces, pieces.head, draft, self._draft)
+                if arrival is not None:
+                    earlier = self.arrivals.setdefault(digest, arrival)
+                    if earlier is not arrival:
+                        arrival.close()
+            else:
+                with Attempt("keep a blob"), Spool(draft.fileno()) as spool:
+                    for piece in pieces:
+                        spool.write(piece)
+                    digest, size = Digest("sha256:" + spool.finish()), spool.size
+            path = f"{self._draft.path}/{digest.hex}"
             draft.set_aside(path)
-        self._large[described.digest] = path
-        return Member(described.digest, described.size, magic)
+        self._large[digest] = path
+        return Member(digest, size, pieces.head[:6])
+
+    def close(self) -> None:
+        """Drop what was made of layers that no image has."""
+        for arrival in self.arrivals.values():
+            arrival.close()
 
     def document(self, name: str) -> bytes | None:
         """The bytes of the file `name`, None when there is none."""
@@ -170,6 +185,28 @@ class Members:
             self._store.blobs.take(path, blob.digest)
         elif blob.digest in self._small:
             self._store.blobs.put_bytes(self._small[blob.digest], blob.media_type)
+
+
+class _Pieces:
+    """What `content` gives piece by piece, as a source; `head` is its beginning."""
+
+    def __init__(self, content: Callable[[], memoryview]) -> None:
+        self._content = content
+        self._piece = content()
+        self.head = bytes(self._piece[:HEAD])
+
+    def __iter__(self) -> Iterator[memoryview]:
+        while self._piece:
+            yield self._piece
+            self._piece = self._content()
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        if not self._piece:
+            self._piece = self._content()
+        count = min(len(buffer), len(self._piece))
+        buffer[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
 
 
 class _Bytes:

@@ -55,17 +55,35 @@ class Dir:
 Node = Dir | Entry
 
 
-class LayerTree:
-    """The tree of one layer. `below` is None for the lowest; `base` is what to add to an entry's address."""
+class Undecided(Exception):
+    """A layer asks what its parents have before anybody knows which they are."""
 
-    __slots__ = ("_aliases", "_aside", "_base", "_below", "_last", "_last_name", "root")
+
+class Unknown:
+    """Parents that are not known yet."""
+
+    def find(self, path: bytes) -> Found | None:
+        raise Undecided
+
+    def names(self) -> set[bytes]:
+        raise Undecided
+
+
+class LayerTree:
+    """The tree of one layer, complete after `finish`. `base` is what to add to an entry's address.
+
+    `below` is None for the lowest. Where it is `Unknown`, most layers can be taken all the same; `take` raises Undecided for the
+    others, and `finish` gets to know the parents.
+    """
+
+    __slots__ = ("_aliases", "_aside", "_base", "_below", "_last", "_last_name", "_rooted", "root")
 
     def __init__(self, below: Below | None, aside: Aside, *, base: int) -> None:
         self._below = below
         self._aside = aside
         self._base = base
-        found = below.find(b"") if below is not None else None
-        self.root = Dir(plain_directory(b"") if found is None else entry_of(found, b""), b"")
+        self._rooted = False  # an entry says what the root is
+        self.root = Dir(plain_directory(b""), b"")
         self._last_name = b""
         self._last = self.root
         self._aliases: dict[bytes, Dir] = {}
@@ -89,9 +107,17 @@ class LayerTree:
             self._place(entry, parent_name, name, reader)
             last = self._last_name
             children = self._last.children
-        if self.root.opaque:
-            self._hide_root()
         return count
+
+    def finish(self, below: Below | None) -> Dir:
+        """The root, once all was taken, on top of these parents."""
+        if below is not None and not self._rooted:
+            found = below.find(b"")
+            if found is not None:
+                self.root.entry = entry_of(found, b"")
+        if below is not None and self.root.opaque:
+            self._hide_root(below)
+        return self.root
 
     def _place(self, entry: Entry, parent_name: bytes, name: bytes, reader: TarReader) -> None:
         parent = self._parent(parent_name)
@@ -133,6 +159,7 @@ class LayerTree:
     def _make(self, parent: Dir, name: bytes, entry: Entry) -> None:
         if not name:
             self.root.entry = entry
+            self._rooted = True
             return
         there = parent.children.get(name)
         if isinstance(there, Dir):
@@ -259,9 +286,9 @@ class LayerTree:
             here = here.children.get(part)
         return None if isinstance(here, Dir) and here.opaque else self._below.find(path)
 
-    def _hide_root(self) -> None:
+    def _hide_root(self, below: Below) -> None:
         """overlayfs merges the roots of all layers, opaque or not: each name below is deleted instead."""
-        for name in self._below.names() if self._below is not None else ():
+        for name in below.names():
             there = self.root.children.setdefault(name, DELETED)
             if isinstance(there, Dir):
                 there.opaque = True

@@ -202,6 +202,58 @@ class Keeper:
         os.fsync(self._descriptor)
 
 
+class Spool:
+    """Keeps and digests a stream that comes in pieces of any size, a thread of its own doing both behind its caller's back.
+
+    Use it in a `with`, or end it by `finish`.
+    """
+
+    __slots__ = ("_behind", "_buffers", "_digest", "_filled", "_keeper", "size")
+
+    def __init__(self, descriptor: int) -> None:
+        self.size = 0
+        self._keeper = Keeper(descriptor)
+        self._digest = hashlib.sha256()
+        self._buffers = [memoryview(mmap.mmap(-1, CHUNK)) for _ in range(2)]
+        self._filled = 0
+        self._behind = Behind(self._absorb, CHUNK)
+
+    def write(self, data: memoryview | bytes) -> None:
+        """Append `data`, which may become something else as soon as this returns."""
+        rest = memoryview(data)
+        while rest:
+            taken = min(CHUNK - self._filled, len(rest))
+            self._buffers[0][self._filled : self._filled + taken] = rest[:taken]
+            self._filled += taken
+            self.size += taken
+            rest = rest[taken:]
+            if self._filled == CHUNK:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._filled:
+            self._behind(self._buffers[0][: self._filled])
+            self._buffers.reverse()
+            self._filled = 0
+
+    def _absorb(self, piece: memoryview) -> None:
+        self._digest.update(piece)
+        self._keeper.write(piece)
+
+    def finish(self) -> str:
+        """The sha256 in hexadecimal; on return the file survives a crash."""
+        self._flush()
+        self._behind.close()
+        self._keeper.finish()
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._behind.abandon()
+
+
 class Behind:
     """Calls `write` on a thread of its own, so that it digests and keeps one piece while its caller makes the next.
 
@@ -251,10 +303,21 @@ class Behind:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abandon()
+
+    def close(self) -> None:
+        """Wait for the last piece, and raise its error if it has one."""
         try:
-            if error is None:
-                self._wait()
+            self._wait()
         finally:
-            if self._thread is not None:
-                self._todo.put(None)
-                self._thread.join()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            self._todo.put(None)
+            self._thread.join()
+            self._thread = None

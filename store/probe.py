@@ -87,7 +87,7 @@ def _erofs(drafts: Drafts) -> str:
     pieces = iter([memoryview(data)])
     tree = LayerTree(None, _Nothing(), base=FIRST_BLOCK * BLOCK)
     tree.take(TarReader(lambda: next(pieces, None)))
-    index = build_index(tree.root, [Device(TAR + bytes(32), len(data) // BLOCK, FIRST_BLOCK)], lowest=True)
+    index = build_index(tree.finish(None), [Device(TAR + bytes(32), len(data) // BLOCK, FIRST_BLOCK)], lowest=True)
     with drafts.directory("probe") as draft:
         # A store in small, as mount_index wants one.
         for name in ("layers", "indexes", "lower"):

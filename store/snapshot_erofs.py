@@ -36,7 +36,7 @@ from store.erofs_format import (
 )
 from store.erofs_mount import mount_index
 from store.erofs_read import merge_indexes, read_devices
-from store.erofs_tree import LayerTree
+from store.erofs_tree import Below, LayerTree, Unknown
 from store.erofs_write import build_index
 from store.errors import StoreError
 from store.faults import Attempt
@@ -70,7 +70,7 @@ class ErofsDriver:
         self._root = root
         self._directory = f"{root}/indexes"
         self._tars = tars
-        self._drafts = tars.drafts
+        self.drafts = tars.drafts
         self._open_layer = open_layer
         self._trees = trees
 
@@ -92,6 +92,10 @@ class ErofsDriver:
     def begin(self, parents: Sequence[Layer]) -> IndexMaking:
         """See Driver."""
         return IndexMaking(self, parents)
+
+    def anticipate(self) -> IndexMaking:
+        """See Driver."""
+        return IndexMaking(self, None)
 
     def adopt(self, chain_id: str, directory: str) -> str:
         """See Driver."""
@@ -126,7 +130,7 @@ class ErofsDriver:
 
     def delete(self, chain_id: str) -> None:
         """See Driver."""
-        self._drafts.discard(self.place(chain_id))
+        self.drafts.discard(self.place(chain_id))
 
     def place(self, chain_id: str) -> str:
         """See Driver."""
@@ -180,7 +184,7 @@ class ErofsDriver:
         if self._damage(path) is not None:
             return False
         with Attempt("check an index"):
-            self._drafts.replace(checked, f"{self._boot}\n".encode(), durable=False)
+            self.drafts.replace(checked, f"{self._boot}\n".encode(), durable=False)
         return True
 
     def _damage(self, path: str) -> str | None:
@@ -232,10 +236,11 @@ class ErofsDriver:
         with Attempt("merge the image's indexes"):
             data = merge_indexes(paths)
         layers = len(chain) - parts[-1][0]
-        self._publish(chain[-1], layers, data)
+        self.publish(chain[-1], layers, data)
         return [(len(chain), self._index(chain[-1], layers)), parts[-1]]
 
-    def _publish(self, layer: Layer, layers: int, data: bytes | bytearray, aside: AsideFile | None = None) -> None:
+    def publish(self, layer: Layer, layers: int, data: bytes | bytearray, aside: AsideFile | None = None) -> None:
+        """Keep the index of the topmost `layers` layers that end with `layer`, and what lies aside for it."""
         with Attempt(f"keep the index of layer {layer.diff_id}"):
             home = f"{self._directory}/{layer.chain_id.hex}"
             while True:
@@ -244,11 +249,11 @@ class ErofsDriver:
                     if aside is not None and aside.size:
                         aside.publish(f"{home}/aside")
                     path = self._index(layer, layers)
-                    with self._drafts.file() as draft:
+                    with self.drafts.file() as draft:
                         write_all(draft.descriptor, data)
                         draft.publish(path)
                     checked = path.removesuffix(_SUFFIX) + ".checked"
-                    self._drafts.replace(checked, f"{self._boot}\n".encode(), durable=False)
+                    self.drafts.replace(checked, f"{self._boot}\n".encode(), durable=False)
                     return
                 except (FileNotFoundError, StoreError):
                     if os.path.isdir(home):
@@ -260,21 +265,24 @@ _VIEW = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID
 
 
 class IndexMaking:
-    """See `store.snapshots.Making`."""
+    """See `store.snapshots.Making`; and, begun with parents None, `store.snapshots.Anticipation`."""
 
-    __slots__ = ("_aside", "_below", "_driver", "_parents", "_tree")
+    __slots__ = ("_aside", "_driver", "_parents", "_tree", "_view")
 
-    def __init__(self, driver: ErofsDriver, parents: Sequence[Layer]) -> None:
+    def __init__(self, driver: ErofsDriver, parents: Sequence[Layer] | None) -> None:
         self._driver = driver
         self._parents = parents
-        self._below = _View(driver, parents) if parents else None
-        self._aside = AsideFile(driver._drafts, _ASIDE_AT)
+        self._view = _View(driver, parents) if parents else None
+        self._aside = AsideFile(driver.drafts, _ASIDE_AT)
         self._tree: LayerTree | None = None
 
     def take(self, reader: TarReader) -> int:
         """See Making."""
-        self._tree = LayerTree(self._below, self._aside, base=_TAR_AT)
-        return self._tree.take(reader)
+        below: Below | None = Unknown() if self._parents is None else self._view
+        tree = LayerTree(below, self._aside, base=_TAR_AT)
+        count = tree.take(reader)
+        self._tree = tree
+        return count
 
     def build(self, layer: Layer, size: int) -> bytearray:
         """The index of what was taken."""
@@ -286,19 +294,30 @@ class IndexMaking:
         if self._aside.size:
             tag = ASIDE + bytes.fromhex(layer.chain_id.hex) + self._aside.digest()
             devices.append(Device(tag, self._aside.size // BLOCK, _ASIDE_BLOCK))
-        return build_index(self._tree.root, devices, lowest=not self._parents)
+        return build_index(self._tree.finish(self._view), devices, lowest=not self._parents)
 
     def publish(self, layer: Layer, size: int) -> None:
         """See Making."""
-        self._driver._publish(layer, 1, self.build(layer, size), self._aside)
+        self._driver.publish(layer, 1, self.build(layer, size), self._aside)
+
+    def settle(self, parents: Sequence[Layer], layer: Layer, size: int) -> None:
+        """See Anticipation."""
+        self._parents = parents
+        if parents:
+            self._view = _View(self._driver, parents)
+        self.publish(layer, size)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop what was not published."""
         self._aside.close()
-        if self._below is not None:
-            self._below.close()
+        if self._view is not None:
+            self._view.close()
 
 
 class _View:

@@ -22,6 +22,18 @@ class Making(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None: ...
 
 
+class Anticipation(Protocol):
+    """A layer being taken in before anybody knows what it lies on. What was not settled is gone when it is closed."""
+
+    def take(self, reader: TarReader) -> int:
+        """As Making does; `store.erofs_tree.Undecided` when that cannot be done without its parents."""
+
+    def settle(self, parents: Sequence[Layer], layer: Layer, size: int) -> None:
+        """Make it the snapshot of `layer`, which lies on `parents`; its tar, of `size` bytes, is in the store."""
+
+    def close(self) -> None: ...
+
+
 class Driver(Protocol):
     """What every way of keeping snapshots does. Chains are given lowest layer first.
 
@@ -39,6 +51,9 @@ class Driver(Protocol):
 
     def begin(self, parents: Sequence[Layer]) -> Making:
         """Begin to take in a layer on top of `parents`."""
+
+    def anticipate(self) -> Anticipation | None:
+        """Begin to take in a layer whose parents are not known yet; None when this driver cannot."""
 
     def adopt(self, chain_id: str, directory: str) -> str:
         """Make `directory` (on the store's file system, an overlay upper whose changeset was packed) the tree of `chain_id`.
