@@ -133,7 +133,7 @@ class Lineage:
 
     def _replay(self, index: int, layer: Layer) -> None:
         """Apply one layer: what it takes away, then what it has."""
-        entries: list[tuple[int, bytes, bytes, Entry]] = []
+        entries: list[tuple[int, bytes, bytes, Entry | None]] = []
         removed: list[bytes] = []
         hidden: list[bytes] = []
         for number, (entry, _) in enumerate(members(self._store, layer)):
@@ -141,18 +141,24 @@ class Lineage:
             if name == OPAQUE_MARK:
                 hidden.append(self.resolve(above, last=True))
             elif name.startswith(AUFS):
-                continue
+                pass
             elif name.startswith(WHITEOUT):
                 removed.append(_join(self.resolve(above, last=True), name[len(WHITEOUT) :]))
             else:
                 entries.append((number, above, name, entry))
+                continue
+            entries.append((number, above, name, None))
         for path in removed:
             self._remove(index, path)
         for path in hidden:
             for name in sorted(self._children.get(path, ())):
                 self._remove(index, _join(path, name))
         for number, above, name, entry in entries:
-            self._write(index, number, self.resolve(above, last=True) if above else b"", name, entry)
+            place = self.resolve(above, last=True)
+            if entry is None:
+                self._make_parents(index, place)  # unpacking makes the directory of a whiteout, too
+            else:
+                self._write(index, number, place, name, entry)
 
     def _write(self, index: int, number: int, above: bytes, name: bytes, entry: Entry) -> None:
         self._make_parents(index, above)
