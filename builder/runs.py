@@ -12,6 +12,7 @@ from builder.layers import Chain
 from builder.logs import Lines, Log
 from builder.progress import Progress
 from builder.settings import Settings
+from store.erofs_mount import root_of
 from store.errors import StepFailed
 from store.layout import Store
 
@@ -87,10 +88,10 @@ def run(
 
 def _make_upper(upper: str, tree: str) -> None:
     """An empty directory with the owner and mode of the tree below: the merged root shows those of the topmost."""
-    status = os.stat(tree)
+    mode, uid, gid = root_of(tree)
     os.mkdir(upper, 0o700)
-    os.chown(upper, status.st_uid, status.st_gid)
-    os.chmod(upper, status.st_mode & 0o7777)
+    os.chown(upper, uid, gid)
+    os.chmod(upper, mode)
 
 
 def _follow(spec: "Spec", number: int, log: Log, progress: Progress) -> "Outcome":

@@ -19,6 +19,7 @@ from runtime.rootfs import Rootfs, make_skeleton
 from runtime.spawn import spawn
 from runtime.spec import DEFAULT_PATH, Outcome, Spec
 from runtime.users import resolve
+from store.erofs_mount import root_of
 from store.errors import BoxError, RunError, SetupFailed
 
 # HUP INT QUIT USR1 USR2 TERM CONT: what a user may send to box and means for the container.
@@ -275,10 +276,10 @@ def _renew_work(spec: Spec) -> None:
 
 def _match_root(spec: Spec) -> None:
     """The root directory of an overlay is its upper's: give it the image's mode and owner."""
-    status = os.stat(spec.lowers[0]) if spec.lowers else None
-    os.chmod(spec.upper, status.st_mode & 0o7777 if status else 0o755)
-    if status and (status.st_uid or status.st_gid):
-        os.chown(spec.upper, status.st_uid, status.st_gid)
+    mode, uid, gid = root_of(spec.lowers[0]) if spec.lowers else (0o755, 0, 0)
+    os.chmod(spec.upper, mode)
+    if uid or gid:
+        os.chown(spec.upper, uid, gid)
 
 
 def _host_name() -> str:

@@ -10,6 +10,7 @@ from store.errors import BlobMissing, StoreError
 from store.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, new_filesystem
 
 _SUPERBLOCK_AT = 1024
+_INODES_AT = 1024 + 40  # where the superblock says which block the inodes begin in, the root's first
 _DEVICES_AT = 1152
 _DEVICE_SIZE = 128
 _DEVICE_COUNT_AT = 1024 + 86
@@ -64,6 +65,21 @@ def mount_index(path: str, how: "list[str] | None" = None) -> int:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def root_of(lower: str) -> "tuple[int, int, int]":
+    """Mode, uid and gid of the root directory of `lower`: of a tree, or of the index of one."""
+    if not lower.endswith(".erofs"):
+        status = os.stat(lower)
+        return status.st_mode & 0o7777, status.st_uid, status.st_gid
+    descriptor = os.open(lower, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        block = int.from_bytes(os.pread(descriptor, 4, _INODES_AT), "little")
+        inode = os.pread(descriptor, 32, block * 512)
+    finally:
+        os.close(descriptor)
+    mode, uid, gid = (int.from_bytes(inode[at:end], "little") for at, end in ((4, 6), (24, 28), (28, 32)))
+    return mode & 0o7777, uid, gid
 
 
 def _mount(names: "list[str]") -> int:

@@ -62,6 +62,7 @@ OURS = {
     "runtime.spec",
     "runtime.users",
     "store",
+    "store.erofs_mount",
     "store.errors",
     "store.overlay",
     "store.prepared",
