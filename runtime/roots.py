@@ -94,13 +94,18 @@ def inside(container: Container) -> Iterator[int]:
     Of a container that has ended nothing is mounted in it, and nobody else may use it meanwhile. RunError when somebody does.
     """
     if container.status == "running":
-        with process_of(container) as pidfd:
-            root = _root_of(container, pidfd)
+        try:
+            root = _enter(container)
+        except RunError:
+            container = _now(container)  # it may have ended just now
+            if container.status == "running":
+                raise
+        else:
             try:
                 yield root
             finally:
                 os.close(root)
-        return
+            return
     _check_ended(container)
     journal = Journal.hold(container.path)
     if journal is None:
@@ -145,6 +150,11 @@ def _now(container: Container) -> Container:
 def _check_ended(container: Container) -> None:
     if container.status != "stopped" or not os.path.isdir(upper_of(container)):
         raise RunError(f"container {container.name} has no files yet, or none any more", hint="try again once it runs")
+
+
+def _enter(container: Container) -> int:
+    with process_of(container) as pidfd:
+        return _root_of(container, pidfd)
 
 
 def _root_of(container: Container, pidfd: int) -> int:

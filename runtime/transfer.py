@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from runtime.ends import STREAM, End, Found, Tree, look, opened
 from store.decompress import Source, open_stream
@@ -54,7 +54,7 @@ def copy(store: Store, source: End, target: End, options: Options, left_out: Tol
             else "a stream needs a container",
             hint="name one as NAME:PATH; between two places of this machine use cp",
         )
-    with ExitStack() as stack:
+    with _said(f"cannot copy {source} to {target}"), ExitStack() as stack:
         if source.path == STREAM and source.subject is None:
             tree = stack.enter_context(opened(store, target, write=True))
             _from_stream(read, tree, target, options, left_out)
@@ -67,6 +67,17 @@ def copy(store: Store, source: End, target: End, options: Options, left_out: Tol
         # Of a container that has ended there is one mount at a time.
         tree = origin if _same_container(source, target) else stack.enter_context(opened(store, target, write=True))
         _to_tree(taken, tree, target, options, left_out, stack)
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """In this block an OSError becomes a BoxError; whoever changes the names meanwhile can make any call fail."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # nobody reads the stream any more
+    except OSError as err:
+        raise BoxError(f"{what}: {os.strerror(err.errno or 0).lower()}") from err
 
 
 def _take(tree: Tree, path: bytes, follow: bool, stack: ExitStack) -> _Taken:

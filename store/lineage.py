@@ -153,12 +153,12 @@ class Lineage:
         for path in hidden:
             for name in sorted(self._children.get(path, ())):
                 self._remove(index, _join(path, name))
-        for number, above, name, entry in entries:
+        for number, above, name, written in entries:
             place = self.resolve(above, last=True)
-            if entry is None:
+            if written is None:
                 self._make_parents(index, place)  # unpacking makes the directory of a whiteout, too
             else:
-                self._write(index, number, place, name, entry)
+                self._write(index, number, place, name, written)
 
     def _write(self, index: int, number: int, above: bytes, name: bytes, entry: Entry) -> None:
         self._make_parents(index, above)
