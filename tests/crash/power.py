@@ -29,7 +29,7 @@ def main() -> None:
     image, repository, injection, *action = sys.argv[1:]
     with tempfile.TemporaryDirectory() as place:
         mount(image, place)
-        command = [sys.executable, "-I", "-B", f"{repository}/tests/store/crash/actor.py", repository, f"{place}/store", *action]
+        command = [sys.executable, "-I", "-B", f"{repository}/tests/crash/actor.py", repository, f"{place}/store", *action]
         if injection:
             command = [
                 "strace",

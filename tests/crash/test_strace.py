@@ -21,11 +21,11 @@ from store.archive import save
 from store.collect import forget_images, gc
 from store.errors import StoreError
 from store.layout import Store
-from tests.store.crash.actor import act
+from tests.crash.actions import act
 from tests.store.samples import damage, names, put_image, reachable
 
 REPOSITORY = str(Path(__file__).parents[2])
-CRASH = f"{REPOSITORY}/tests/store/crash"
+CRASH = f"{REPOSITORY}/tests/crash"
 CALLS = ("write", "fsync", "linkat", "rename", "mkdir", "unlink", "flock", "sync_file_range")
 
 pytestmark = pytest.mark.needs("strace")
