@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import build, imports, inprocess, run, unpack
+from bench import build, imports, inprocess, layers, load, run, unpack
 from bench.place import Place, say
 from bench.timing import Failed
 from store import syscalls
@@ -20,6 +20,8 @@ BENCHMARKS: dict[str, tuple[Callable[[Place, int], Iterator[str]], int]] = {
     "inprocess": (inprocess.measure, inprocess.ROUNDS),
     "build": (build.measure, build.ROUNDS),
     "unpack": (unpack.measure, unpack.ROUNDS),
+    "load": (load.measure, load.ROUNDS),
+    "layers": (layers.measure, layers.ROUNDS),
 }
 
 

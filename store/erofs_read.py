@@ -45,7 +45,7 @@ _PLACE = (1 << _PLACE_BITS) - 1
 
 def read_devices(data: bytes) -> list[Device]:
     """The devices that the index `data` maps content from."""
-    count = SUPERBLOCK.unpack_from(data, SUPERBLOCK_AT)[15]
+    count = SUPERBLOCK.unpack_from(data, SUPERBLOCK_AT)[16]
     return [Device(*DEVICE.unpack_from(data, DEVICES_AT + number * DEVICE.size)) for number in range(count)]
 
 
