@@ -1,0 +1,188 @@
+"""Commands beside each other: P5 and P9. Every way in which one whole command can come between two calls of another.
+
+At each call that the one makes of the operating system, the other is done from beginning to end, on a thread of its own; where
+it has to wait for the one, that goes on first.
+"""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store import collect, fsck
+from store.collect import delete_image, forget_images, gc
+from store.digest import Digest
+from store.errors import BoxError
+from store.layout import Store
+from tests.crash.actions import act, build, in_use, put, tar_of
+from tests.crash.injection import CALLS, Injection
+from tests.crash.mutants import mutated
+from tests.crash.scenes import Scene
+from tests.store.samples import damage, names
+
+pytestmark = pytest.mark.needs("root", "overlay")
+
+WAIT = 0.03  # seconds, after which the other is taken to wait for the one
+
+Do = Callable[[Store], object]
+
+
+def any_call(call: str) -> bool:
+    return call in CALLS or call == "create"
+
+
+class Beside:
+    """`one` with `other` done at each of its calls; `each` is asked after every attempt what is wrong."""
+
+    def __init__(self, scene: Scene, one: Do, other: Do, each: Callable[[Store], list[str]], mutant: str = "") -> None:
+        self.scene = scene
+        self.one = one
+        self.other = other
+        self.each = each
+        self.mutant = mutant
+        self.failed: list[BaseException] = []
+        self._thread: threading.Thread | None = None
+
+    def _other(self) -> None:
+        try:
+            self.other(Store.open(self.scene.root, "overlay"))
+        except BoxError:
+            pass  # such as: there is no such image any more
+        except BaseException as err:
+            self.failed.append(err)
+
+    def _strike(self) -> None:
+        self._thread = threading.Thread(target=self._other)
+        self._thread.start()
+        self._thread.join(WAIT)
+
+    def run(self, every: int = 1) -> list[str]:
+        """What was wrong, after all of them."""
+        wrong: list[str] = []
+        for point in itertools.count(1, every):
+            self.scene.renew()
+            self.failed = []
+            self._thread = None
+            said = ""
+            with mutated(self.mutant):
+                store = Store.open(self.scene.root, "overlay")
+                with Injection(any_call, point, self._strike) as injection:
+                    try:
+                        self.one(store)
+                    except BoxError as err:
+                        said = err.message
+                    except OSError as err:
+                        said = f"an OSError that nobody explained: {err}"
+                if self._thread is not None:
+                    self._thread.join()
+            if not injection.struck:
+                assert point > 20
+                return wrong
+            found = [*self.each(Store.open(self.scene.root, "overlay")), *map(repr, self.failed), *([said] if said else [])]
+            wrong += [f"at {point} ({injection.call}): {what}" for what in found]
+        raise AssertionError
+
+
+def whole(store: Store, *wanted: str) -> list[str]:
+    """What is wrong with a store that must be whole and have these images, ready to be used."""
+    found = [*damage(store.root), *(f"{finding.place}: {finding.what}" for finding in fsck.check(store).findings)]
+    missing = set(wanted) - set(names(store))
+    if missing:
+        found.append(f"missing: {missing}")
+    for name in set(wanted) - missing:
+        try:
+            os.close(store.snapshots.view(store.images.load(store.references.get(name)).layers))
+        except BoxError as err:
+            found.append(f"{name}: {err.message}")
+    found += [f"draft {name}" for name in os.listdir(store.drafts.path)]
+    return found
+
+
+def collected(store: Store) -> None:
+    forget_images(store, used=in_use(store))
+    gc(store, used=in_use(store))
+
+
+MAKERS: dict[str, tuple[Do, tuple[str, ...]]] = {
+    "put": (lambda store: put(store, "made", b"made"), ("made:latest",)),
+    "build": (lambda store: build(store, "built", "  - write: {to: /a, text: a}\n  - mkdir: /b\n"), ("built:latest",)),
+    "tag": (lambda store: act(store.root, "tag"), ("again:latest",)),
+    "tree": (lambda store: act(store.root, "tree"), ("app:latest",)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "PATIENCE", 0.2)
+
+
+@pytest.mark.parametrize("maker", [*MAKERS, "load"])
+def test_gc_at_any_call_of_whoever_makes_something_takes_nothing_of_it(top: Path, maker: str) -> None:
+    scene = Scene(top, "load" if maker == "load" else "gc")
+    one, wanted = MAKERS.get(maker) or (lambda store: act(store.root, scene.action), ("app:latest",))
+    assert Beside(scene, one, collected, lambda store: whole(store, "kept:latest", *wanted)).run() == []
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_whoever_makes_something_at_any_call_of_gc_makes_it_whole(top: Path, maker: str) -> None:
+    one, wanted = MAKERS[maker]
+    scene = Scene(top, "gc")
+    assert Beside(scene, collected, one, lambda store: whole(store, "kept:latest", *wanted)).run() == []
+
+
+def test_gc_at_any_call_of_a_build_from_garbage_leaves_the_image_whole(top: Path) -> None:
+    """The layer that is made lies in the store already, and nothing needs it."""
+    scene = Scene(top, "gc")
+    text = b"left by a killed build"
+    assert Store.open(str(scene.template)).blobs.has(Digest.of(tar_of(text)))
+
+    def again(store: Store) -> list[str]:
+        return whole(store, "kept:latest", "again:latest")
+
+    assert Beside(scene, lambda store: put(store, "again", text), collected, again).run() == []
+    assert Beside(scene, collected, lambda store: put(store, "again", text), again).run() == []
+
+
+def test_an_image_that_is_deleted_at_any_call_of_a_build_on_it_does_no_harm(top: Path) -> None:
+    """Either there is no such base any more, or the image that was built on it is whole."""
+    scene = Scene(top, "gc")
+    refused = "is no image"
+
+    def one(store: Store) -> object:
+        try:
+            return build(store, "upper", "  - write: {to: /a, text: a}\n", base="app")
+        except BoxError as err:
+            assert "no image named 'app'" in err.message, err.message
+            return refused
+
+    def other(store: Store) -> None:
+        delete_image(store, "app", used=in_use(store))
+        collected(store)
+
+    def each(store: Store) -> list[str]:
+        return whole(store, "kept:latest", *(["upper:latest"] if "upper:latest" in names(store) else []))
+
+    assert Beside(scene, one, other, each).run() == []
+
+
+MUTANTS = [
+    ("the-gate-is-never-shut", False),
+    ("the-gate-is-not-passed", False),
+    ("leases-are-not-read", True),
+    ("nothing-is-named", True),
+    ("references-are-read-before-leases", False),
+    ("drafts-are-swept-locked-or-not", True),
+]
+
+
+@pytest.mark.parametrize(("mutant", "gc_comes_in_between"), MUTANTS)
+def test_a_store_without_one_of_its_locks_or_leases_loses_something(top: Path, mutant: str, gc_comes_in_between: bool) -> None:
+    """The proof that the tests above can fail."""
+    scene = Scene(top, "gc")
+    text = b"left by a killed build"
+    make: Do = lambda store: put(store, "again", text)  # noqa: E731
+    one, other = (make, collected) if gc_comes_in_between else (collected, make)
+    assert Beside(scene, one, other, lambda store: whole(store, "kept:latest", "again:latest"), mutant).run() != []
