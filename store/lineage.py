@@ -184,6 +184,8 @@ class Lineage:
             return
         what = _respects(before.entry, entry)
         if events and events[-1].layer == index and before.member[0] == index:  # twice in one layer: the last one counts
+            if entry.kind == FILE and events[-1].kind == CHANGED:
+                what = ("content", *what)
             events[-1] = Event(index, events[-1].kind, tuple(dict.fromkeys((*events[-1].what, *what))), link)
             self._members.pop((path, len(events) - 1), None)
             return
