@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from typing import TYPE_CHECKING
 
 from store.drafts import write_all
@@ -28,6 +29,7 @@ DRIVERS = ("erofs", "overlay", "copy")
 """The best first."""
 
 _CONTENT = b"mapped\n"
+_PASSING = (EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC)
 
 
 class Probe:
@@ -71,10 +73,11 @@ def check_name(name: str) -> str:
 def _try(name: str, attempt: object, drafts: Drafts) -> Probe:
     try:
         return Probe(name, attempt(drafts))  # type: ignore[operator]
-    except OSError as err:
-        return Probe(name, "", err.strerror or str(err))
-    except BoxError as err:
-        return Probe(name, "", err.message)
+    except (OSError, BoxError) as err:
+        cause = err.__cause__ if isinstance(err, BoxError) else err
+        if isinstance(cause, OSError) and cause.errno in _PASSING:
+            raise  # a full disk says nothing about a driver
+        return Probe(name, "", err.message if isinstance(err, BoxError) else err.strerror or str(err))
 
 
 def _erofs(drafts: Drafts) -> str:

@@ -15,3 +15,8 @@ def top(tmp_path: Path) -> Iterator[Path]:
     yield made
     if made != tmp_path:
         shutil.rmtree(made)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    return str(tmp_path / "store")

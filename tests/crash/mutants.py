@@ -147,6 +147,10 @@ def _patches(mutant: str, patch: Patch) -> None:
         patch(grave.Grave, "take", _delete_in_place)
     elif mutant == "trees-are-published-before-they-are-whole":
         patch(snapshot_overlay.OverlayDriver, "_make", _publish_first)
+    elif mutant == "a-run-keeps-no-guard":
+        from boxcli.verbs import run
+
+        patch(run, "_keep_images", lambda root: -1)
     elif mutant == "blobs-go-before-their-names":
         patch(actions, "delete_image", _blobs_first)
     else:

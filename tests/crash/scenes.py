@@ -16,7 +16,7 @@ from tests.crash.mutants import mutated
 from tests.store.samples import damage, names, put_image, reachable
 
 DELETED = {"delete": b"old", "prune": b"old", "gc": b"left by a killed build"}  # what comes back is whole, too
-ACTIONS = ("open", "new", "load", "tag", "tree", "delete", "gc", "prune", "build", "save")
+ACTIONS = ("open", "new", "load", "tag", "tree", "delete", "gc", "prune", "build", "save", "run")
 
 
 def quick(tmp_path: Path) -> Path:

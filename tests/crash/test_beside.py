@@ -4,10 +4,12 @@ At each call that the one makes of the operating system, the other is done from 
 it has to wait for the one, that goes on first.
 """
 
+import io
 import itertools
 import os
 import threading
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from store import collect, fsck
 from store.collect import delete_image, forget_images, gc
 from store.digest import Digest
-from store.errors import BoxError
+from store.errors import BoxError, StoreError
 from store.layout import Store
 from tests.crash.actions import act, build, in_use, put, tar_of
 from tests.crash.injection import CALLS, Injection
@@ -166,6 +168,36 @@ def test_an_image_that_is_deleted_at_any_call_of_a_build_on_it_does_no_harm(top:
         return whole(store, "kept:latest", *(["upper:latest"] if "upper:latest" in names(store) else []))
 
     assert Beside(scene, one, other, each).run() == []
+
+
+def run_beside_rmi(top: Path, mutant: str = "") -> list[str]:
+    scene = Scene(top, "run")
+
+    def one(store: Store) -> None:
+        said = io.StringIO()
+        with redirect_stderr(said):
+            status = act(store.root, "run")
+        if status and "no image named 'probe'" not in said.getvalue():
+            raise StoreError(f"status {status}: {said.getvalue()}")
+
+    def other(store: Store) -> None:
+        delete_image(store, "probe", used=in_use(store))
+        collected(store)
+
+    def each(store: Store) -> list[str]:
+        return [*whole(store, "kept:latest"), *os.listdir(f"{store.root}/containers")]
+
+    return Beside(scene, one, other, each, mutant).run()
+
+
+@pytest.mark.needs("cgroup")
+def test_an_image_that_is_deleted_at_any_call_of_a_run_is_run_or_is_not_there(top: Path) -> None:
+    assert run_beside_rmi(top) == []
+
+
+@pytest.mark.needs("cgroup")
+def test_a_run_that_does_not_hold_the_gate_is_run_on_what_is_gone(top: Path) -> None:
+    assert run_beside_rmi(top, "a-run-keeps-no-guard") != []
 
 
 MUTANTS = [
