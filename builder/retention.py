@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 
 from builder.cache import Cache
-from store.digest import Digest, chain_id
+from builder.origins import recall
+from store.digest import Digest, chain_id, digest_of_name
 from store.layout import Store
 
 KEPT_FOR = 30 * 86400  # seconds
@@ -65,6 +66,10 @@ def sweep(store: Store, *, now: float | None = None) -> int:
         # A build writes them before its step: what is young may have a step in a moment.
         if key not in steps and key not in recent and today - when > 60:
             dropped += _drop(f"{cache.directory}/parts/{key}")
+    for name, _ in list(_entries(f"{cache.directory}/origins")):
+        manifest = digest_of_name(name)
+        if manifest is None or not store.blobs.has(manifest):
+            dropped += _drop(f"{cache.directory}/origins/{name}")
     return dropped
 
 
@@ -83,6 +88,10 @@ def check(store: Store, *, repair: bool = False) -> Iterator[tuple[str, str]]:
     for name, _ in _entries(f"{cache.directory}/last"):
         if not all(not key or _is_key(key) for key in cache.last(name)):
             wrong.append((f"last/{name}", "it does not list steps"))
+    for name, _ in _entries(f"{cache.directory}/origins"):
+        manifest = digest_of_name(name)
+        if manifest is None or recall(store, manifest) is None:
+            wrong.append((f"origins/{name}", "it does not say where a history was written"))
     for place, reason in wrong:
         if repair:
             _drop(f"{cache.directory}/{place}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import boxfile
-from builder import origins
+from builder import origins, retention
 from builder.build import build
 from builder.origins import Origin, Origins, base_layers, lines_of, recall
 from store.digest import Digest
@@ -86,3 +86,16 @@ def test_a_record_that_is_not_of_this_history_is_not_used(store: Store) -> None:
     assert json.loads(Path(f"{store.root}/cache/origins/{digest.hex}").read_bytes())["base_layers"] == 1
     assert lines_of(store, digest, 2) == (None, Origin("x", 1, 1))
     assert lines_of(store, digest, 3) == [None] * 3
+
+
+def test_a_record_goes_with_its_image_and_a_damaged_one_is_found(store: Store, tmp_path: Path) -> None:
+    image = built(store, tmp_path / "one", TEXT)
+    path = Path(f"{store.root}/cache/origins/{image.descriptor.digest.hex}")
+    assert list(retention.check(store)) == []
+    retention.sweep(store)
+    assert path.exists()
+    path.write_bytes(b"{")
+    assert [place for place, _ in retention.check(store)] == [f"cache/origins/{path.name}"]
+    os.unlink(store.blobs.path(image.descriptor.digest))
+    retention.sweep(store)
+    assert not path.exists()
