@@ -83,12 +83,11 @@ class _Writer:
         directories: list[tuple[Dir, int]] = [(root, 0)]
         links: list[int] = []
         for here, _ in directories:
-            nid = nids[id(here)] = self._size // SLOT
+            # The rest follows when its content is known.
+            nid = nids[id(here)] = self._add(bytes(INODE_SIZE) + self._directory_xattrs(here))
             below = [child for child in here.children.values() if type(child) is Dir]
             directories += [(child, nid) for child in below]
             links.append(2 + len(below))
-            xattrs = self._directory_xattrs(here)
-            self._add(bytes(INODE_SIZE) + xattrs)  # the rest follows when its content is known
         return nids, directories, links
 
     def _directory_xattrs(self, directory: Dir) -> bytes:
