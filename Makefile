@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 PACKAGES := boxfile builder runtime store boxcli
 SCRIPTS := boxcli/scripts/box boxcli/scripts/box-runtime .ci/run .ci/debian-packages $(wildcard examples/*/*.sh bench/*.sh)
 
-.PHONY: demo test lint schema bench install clean
+.PHONY: demo test soak lint schema bench install clean
 
 demo: $(VENV)/.box
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/hello/demo.sh
@@ -17,6 +17,12 @@ test: $(VENV)/.tools
 	.ci/debian-packages
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest $(PYTEST)
+
+# The long form of tests/crash: every call killed and refused, power cuts, mutants, and a crowd for SECONDS; prints the figures.
+SECONDS_OF_SOAK ?= 90
+soak: $(VENV)/.tools
+	.ci/debian-packages
+	$(BIN)/python -m tests.crash.soak $(SECONDS_OF_SOAK)
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ if __name__ == "__main__":
     if len(sys.argv) > 4:
         mutate(sys.argv[4])
     try:
-        act(sys.argv[2], sys.argv[3])
+        sys.exit(act(sys.argv[2], sys.argv[3]))
     except StoreError as err:
         sys.stdout.write(err.message)
         sys.exit(1)

@@ -37,6 +37,7 @@ class Scene:
         self.action = action
         self.template = top / "template"
         self.root = str(top / "store")
+        top.mkdir(parents=True, exist_ok=True)
         if action == "load":
             source = Store.open(str(top / "source"), "overlay")
             put_image(source, "app", {"file": b"loaded"}, {"big": bytes(range(256)) * 1000})

@@ -46,6 +46,8 @@ class Beside:
         self.each = each
         self.mutant = mutant
         self.failed: list[BaseException] = []
+        self.points = 0
+        self.wrong: list[str] = []
         self._thread: threading.Thread | None = None
 
     def _other(self) -> None:
@@ -63,7 +65,7 @@ class Beside:
 
     def run(self, every: int = 1) -> list[str]:
         """What was wrong, after all of them."""
-        wrong: list[str] = []
+        self.points, self.wrong = 0, []
         for point in itertools.count(1, every):
             self.scene.renew()
             self.failed = []
@@ -82,9 +84,10 @@ class Beside:
                     self._thread.join()
             if not injection.struck:
                 assert point > 20
-                return wrong
+                return self.wrong
+            self.points += 1
             found = [*self.each(Store.open(self.scene.root, "overlay")), *map(repr, self.failed), *([said] if said else [])]
-            wrong += [f"at {point} ({injection.call}): {what}" for what in found]
+            self.wrong += [f"at {point} ({injection.call}): {what}" for what in found]
         raise AssertionError
 
 
@@ -170,7 +173,8 @@ def test_an_image_that_is_deleted_at_any_call_of_a_build_on_it_does_no_harm(top:
     assert Beside(scene, one, other, each).run() == []
 
 
-def run_beside_rmi(top: Path, mutant: str = "") -> list[str]:
+def run_beside_rmi(top: Path, mutant: str = "") -> Beside:
+    """A run with the deletion of its image at each of its calls, done."""
     scene = Scene(top, "run")
 
     def one(store: Store) -> None:
@@ -187,17 +191,19 @@ def run_beside_rmi(top: Path, mutant: str = "") -> list[str]:
     def each(store: Store) -> list[str]:
         return [*whole(store, "kept:latest"), *os.listdir(f"{store.root}/containers")]
 
-    return Beside(scene, one, other, each, mutant).run()
+    beside = Beside(scene, one, other, each, mutant)
+    beside.run()
+    return beside
 
 
 @pytest.mark.needs("cgroup")
 def test_an_image_that_is_deleted_at_any_call_of_a_run_is_run_or_is_not_there(top: Path) -> None:
-    assert run_beside_rmi(top) == []
+    assert run_beside_rmi(top).wrong == []
 
 
 @pytest.mark.needs("cgroup")
 def test_a_run_that_does_not_hold_the_gate_is_run_on_what_is_gone(top: Path) -> None:
-    assert run_beside_rmi(top, "a-run-keeps-no-guard") != []
+    assert run_beside_rmi(top, "a-run-keeps-no-guard").wrong != []
 
 
 MUTANTS = [
@@ -210,11 +216,16 @@ MUTANTS = [
 ]
 
 
-@pytest.mark.parametrize(("mutant", "gc_comes_in_between"), MUTANTS)
-def test_a_store_without_one_of_its_locks_or_leases_loses_something(top: Path, mutant: str, gc_comes_in_between: bool) -> None:
-    """The proof that the tests above can fail."""
+def with_mutant(top: Path, mutant: str, gc_comes_in_between: bool) -> list[str]:
+    """What is wrong with a build from garbage beside gc, on a store without one of its safeguards."""
     scene = Scene(top, "gc")
     text = b"left by a killed build"
     make: Do = lambda store: put(store, "again", text)  # noqa: E731
     one, other = (make, collected) if gc_comes_in_between else (collected, make)
-    assert Beside(scene, one, other, lambda store: whole(store, "kept:latest", "again:latest"), mutant).run() != []
+    return Beside(scene, one, other, lambda store: whole(store, "kept:latest", "again:latest"), mutant).run()
+
+
+@pytest.mark.parametrize(("mutant", "gc_comes_in_between"), MUTANTS)
+def test_a_store_without_one_of_its_locks_or_leases_loses_something(top: Path, mutant: str, gc_comes_in_between: bool) -> None:
+    """The proof that the tests above can fail."""
+    assert with_mutant(top, mutant, gc_comes_in_between) != []

@@ -81,16 +81,16 @@ def test_an_fsync_that_failed_is_never_followed_by_success(top: Path) -> None:
         assert point > 4
 
 
-@pytest.mark.parametrize(
-    ("mutant", "action"),
-    [
-        ("the-index-is-written-in-place", "new"),
-        ("blobs-are-written-under-their-names", "new"),
-        ("blobs-go-before-their-names", "delete"),
-        ("trees-are-deleted-where-they-lie", "delete"),
-        ("trees-are-published-before-they-are-whole", "tree"),
-    ],
-)
+MUTANTS = [
+    ("the-index-is-written-in-place", "new"),
+    ("blobs-are-written-under-their-names", "new"),
+    ("blobs-go-before-their-names", "delete"),
+    ("trees-are-deleted-where-they-lie", "delete"),
+    ("trees-are-published-before-they-are-whole", "tree"),
+]
+
+
+@pytest.mark.parametrize(("mutant", "action"), MUTANTS)
 def test_a_store_without_one_of_its_safeguards_does_not_survive_the_kill(top: Path, mutant: str, action: str) -> None:
     """The proof that the tests above can fail."""
     _, wrong = killed_at_every_call(Scene(top, action), mutant)
