@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from struct import Struct
 
-from store.attributes import refused
+from store.attributes import belongs, check_xattrs, refused
 from store.tar_read import DIRECTORY, SYMLINK, Entry, shown
 
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
@@ -18,6 +18,14 @@ _ENTRY = Struct("<HHI")  # tag, permissions, id
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 1, 2, 4, 8, 16, 32
 _ORDER = (_USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER)
 _NOBODY = 0xFFFFFFFF
+
+
+def settled_xattrs(entry: Entry) -> tuple[int, dict[bytes, bytes]]:
+    """The mode and the extended attributes of what `entry` makes: of those it has, the ones that a layer may carry, as the
+    kernel gives them back. ArchiveError for what the kernel would refuse."""
+    xattrs = {name: value for name, value in (entry.xattrs or {}).items() if belongs(name)}
+    check_xattrs(xattrs, entry)
+    return settle_acls(xattrs, entry), xattrs
 
 
 def settle_acls(xattrs: dict[bytes, bytes], entry: Entry) -> int:

@@ -49,7 +49,10 @@ class Directory:
 class Directories:
     """The directories of the tree open as `tree`, on top of `lowers`: to be finished when all is unpacked, closed in any case."""
 
-    __slots__ = ("_aliases", "_last", "_last_name", "_lowers", "_opaque", "_open", "_pending", "_root", "gid", "uid", "umasked")
+    __slots__ = (
+        "_aliases", "_last", "_last_name", "_lowers", "_opaque", "_open", "_pending", "_replaced", "_root", "_whiteouts", "gid",
+        "uid", "umasked",
+    )  # fmt: skip
 
     def __init__(self, tree: int, lowers: Lowers) -> None:
         self._root = Directory(os.dup(tree), b"")
@@ -62,6 +65,8 @@ class Directories:
         # and inherit its set-gid bit and default ACL. True: its mode is right already.
         self._pending: dict[bytes, tuple[Entry, bool]] = {}
         self._opaque: set[bytes] = set()
+        self._whiteouts: set[bytes] = set()
+        self._replaced = False  # a directory by something else: a pending entry may then be of what is no directory
         self.umasked = _umask() | 0o7000  # mode bits that creation does not give
         self.uid, self.gid = os.geteuid(), os.getegid()
         os.fchmod(tree, 0o700)
@@ -149,6 +154,7 @@ class Directories:
         status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
         delete_tree(name, dir_fd=parent.fd)
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            self._replaced = True
             self._open.clear()
             self._aliases.clear()
             self._last_name, self._last = b"", self._root
@@ -186,6 +192,11 @@ class Directories:
         """Let the directory whose real path is `path` hide what the layers below have in it."""
         self._opaque.add(path)
 
+    def whiteout(self, parent: Directory, name: bytes) -> None:
+        """Let `name` in `parent`, where nothing has it yet, hide what the layers below have there."""
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent.fd)
+        self._whiteouts.add(parent.below(name))
+
     def close(self) -> None:
         """Close all directories, which the traceback of an error would keep open."""
         for directory in (self._root, self._last, *self._open.values()):
@@ -193,6 +204,7 @@ class Directories:
 
     def finish(self) -> None:
         """Hide what opaque directories hide, then give every directory its metadata."""
+        self._drop_idle_whiteouts()
         if b"" in self._opaque:
             self._hide_root()
         for path in sorted(self._pending, reverse=True):
@@ -207,7 +219,7 @@ class Directories:
 
     def _dress_directory(self, parent: Directory, name: bytes, entry: Entry, exact: bool, opaque: bool) -> None:
         owned = entry.uid == self.uid and entry.gid == self.gid
-        if exact and owned and not opaque and not entry.xattrs:
+        if exact and owned and not opaque and not entry.xattrs and not self._replaced:
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent.fd, follow_symlinks=False)
             return
         fd = os.open(name or b".", _DIRECTORY, dir_fd=parent.fd)
@@ -222,6 +234,19 @@ class Directories:
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)
+
+    def _drop_idle_whiteouts(self) -> None:
+        """overlayfs lists a whiteout that hides nothing, in a directory that only one layer has, as a name without a file."""
+        for path in self._whiteouts:
+            if self.lower(path) is None:
+                above, _, name = path.rpartition(b"/")
+                try:
+                    parent = self._real(above)
+                    if is_whiteout(os.stat(name, dir_fd=parent.fd, follow_symlinks=False)):
+                        os.unlink(name, dir_fd=parent.fd)
+                except OSError as err:
+                    if err.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                        raise  # else a later entry has replaced it
 
     def _hide_root(self) -> None:
         """overlayfs merges the roots of all layers, opaque or not: each name below is deleted instead."""

@@ -83,7 +83,7 @@ def root_of(lower: str) -> "tuple[int, int, int]":
 
 
 def _mount(names: "list[str]") -> int:
-    options: list[tuple[str, str | None]] = [("source", names[0])]
+    options: list[tuple[str, str | None]] = [("source", names[0]), ("ro", None)]  # else loop devices would be opened for writing
     options += [("device", name) for name in names[1:]]
     return new_filesystem("erofs", options, _ATTRIBUTES)
 

@@ -11,8 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from store.acl import settle_acls
-from store.attributes import belongs, check_xattrs
+from store.acl import settled_xattrs
 from store.directories import LINK_DEPTH, WHITEOUT, entry_of, plain_directory
 from store.errors import ArchiveError
 from store.lowers import Found
@@ -76,7 +75,7 @@ class LayerTree:
     others, and `finish` gets to know the parents.
     """
 
-    __slots__ = ("_aliases", "_aside", "_base", "_below", "_last", "_last_name", "_rooted", "root")
+    __slots__ = ("_aliases", "_aside", "_base", "_below", "_last", "_last_name", "_rooted", "_whiteouts", "root")
 
     def __init__(self, below: Below | None, aside: Aside, *, base: int) -> None:
         self._below = below
@@ -87,6 +86,7 @@ class LayerTree:
         self._last_name = b""
         self._last = self.root
         self._aliases: dict[bytes, Dir] = {}
+        self._whiteouts: list[tuple[Dir, bytes]] = []
 
     def take(self, reader: TarReader) -> int:
         """Take every entry of `reader`; returns how many there were."""
@@ -115,6 +115,8 @@ class LayerTree:
             found = below.find(b"")
             if found is not None:
                 self.root.entry = entry_of(found, b"")
+        self._below = below
+        self._drop_idle_whiteouts()
         if below is not None and self.root.opaque:
             self._hide_root(below)
         return self.root
@@ -127,8 +129,9 @@ class LayerTree:
         if name.startswith(WHITEOUT):
             self._whiteout(parent, name)
             return
-        if entry.xattrs:
-            settle_xattrs(entry)
+        if entry.xattrs and kind != HARDLINK:
+            entry.mode, xattrs = settled_xattrs(entry)
+            entry.xattrs = xattrs or None
         if kind == DIRECTORY:
             self._make(parent, name, entry)
         elif kind == HARDLINK:
@@ -211,6 +214,7 @@ class LayerTree:
         there = parent.children.get(name)
         if there is None:
             parent.children[name] = DELETED
+            self._whiteouts.append((parent, name))
         elif isinstance(there, Dir):
             there.opaque = True
 
@@ -286,6 +290,12 @@ class LayerTree:
             here = here.children.get(part)
         return None if isinstance(here, Dir) and here.opaque else self._below.find(path)
 
+    def _drop_idle_whiteouts(self) -> None:
+        """overlayfs lists a whiteout that hides nothing, in a directory that only one layer has, as a name without a file."""
+        for parent, name in self._whiteouts:
+            if parent.children.get(name) is DELETED and self._lower(_join(parent.path, name)) is None:
+                del parent.children[name]
+
     def _hide_root(self, below: Below) -> None:
         """overlayfs merges the roots of all layers, opaque or not: each name below is deleted instead."""
         for name in below.names():
@@ -293,14 +303,6 @@ class LayerTree:
             if isinstance(there, Dir):
                 there.opaque = True
         self.root.opaque = False
-
-
-def settle_xattrs(entry: Entry) -> None:
-    """Leave of the entry's extended attributes those that a layer may carry; ArchiveError for what the kernel would refuse."""
-    xattrs = {name: value for name, value in (entry.xattrs or {}).items() if belongs(name)}
-    check_xattrs(xattrs, entry)
-    entry.mode = settle_acls(xattrs, entry)
-    entry.xattrs = xattrs or None
 
 
 def walk(root: Dir) -> Iterator[Dir]:

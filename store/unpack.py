@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Sequence
 
+from store.acl import settled_xattrs
 from store.attributes import set_xattrs
 from store.decompress import DEFAULT_BOUNDS, Bounds, Source, open_stream
 from store.digest import Digest
@@ -142,7 +143,10 @@ class _Unpacker:
             raise ArchiveError("the root of the archive is not a directory")
         if name.startswith(WHITEOUT):
             self._whiteout(parent, name)
-        elif kind == FILE:
+            return
+        if entry.xattrs and kind != HARDLINK:
+            settled_xattrs(entry)  # so that what is refused is so at once, and whatever the store's file system would keep
+        if kind == FILE:
             self._file(parent, name, entry, reader)
         elif kind == DIRECTORY:
             self._directories.make(parent, name, entry)
@@ -272,7 +276,7 @@ class _Unpacker:
         try:
             status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
         except FileNotFoundError:
-            os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent.fd)
+            self._directories.whiteout(parent, name)
             return
         if stat.S_ISDIR(status.st_mode):
             self._directories.hide(parent.below(name))

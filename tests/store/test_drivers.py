@@ -1,0 +1,44 @@
+"""Every driver shows the same for the same layers: content, modes, owners, links, attributes, times, devices, and errors."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.store.archives import archive, file
+from tests.store.drivers import Sides
+from tests.store.hostile import ATTACKS, Attack, Scene
+from tests.store.members import LAYERS
+
+pytestmark = pytest.mark.needs("root", "overlay", "erofs")
+
+EXAMPLES = int(os.environ.get("BOX_EXAMPLES", "50"))
+"""How many stacks hypothesis makes up: 50 in every test run, more where more is asked for."""
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sides]:
+    yield Sides(tmp_path_factory.mktemp("drivers"))
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(LAYERS)
+def test_any_stack_of_layers_looks_the_same_by_every_driver(sides: Sides, layers: list[list[bytes]]) -> None:
+    sides.clear()
+    for members in layers:
+        while sides.take(archive(*members)) is not None:  # refused by all: what comes before the reason may be taken
+            members = members[: len(members) // 2]
+    sides.same_tree()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_an_attack_gets_the_same_answer_by_every_driver(attack: Attack, sides: Sides, tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    sides.clear()
+    assert sides.take(archive(file(b"shared", b"below"))) is None
+    error = sides.take(attack.make(scene))
+    assert attack.refused in getattr(error, "message", "") if attack.refused else error is None
+    sides.same_tree()
+    assert not scene.canary_is_hurt()
