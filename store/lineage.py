@@ -1,13 +1,13 @@
 """Which layer wrote which file of a stack: its whole life, replayed from the layers' tars as unpacking would have gone.
 
-Nothing is mounted or unpacked. A layer's whiteouts take effect before its files, in whatever order they come; a name that leads
-through a symlink means what it meant to the layers below.
+Nothing is mounted or unpacked. A layer's whiteouts hide what is below it and nothing of its own, in whatever order they come; a
+name that leads through a symlink means what it meant when it was unpacked.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from store.directories import LINK_DEPTH, WHITEOUT
@@ -74,26 +74,7 @@ class Lineage:
 
         StoreError when they go round in circles.
         """
-        todo = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
-        done: list[bytes] = []
-        links = 0
-        while todo:
-            part = todo.pop()
-            if part == b"..":
-                del done[-1:]
-                continue
-            found = self._files.get(b"/".join([*done, part]))
-            if found is None or found.entry.kind != SYMLINK or not (todo or last):
-                done.append(part)
-                continue
-            links += 1
-            if links > LINK_DEPTH:
-                raise StoreError(f"too many symbolic links: /{shown(path)}")
-            target = found.entry.link
-            if target.startswith(b"/"):
-                done = []
-            todo += [part for part in reversed(target.split(b"/")) if part not in (b"", b".")]
-        return b"/".join(done)
+        return resolve(self._files.get, path, last=last)
 
     def exists(self, path: bytes) -> bool:
         """Whether the image has something at this real path."""
@@ -132,88 +113,41 @@ class Lineage:
         return found
 
     def _replay(self, index: int, layer: Layer) -> None:
-        """Apply one layer: what it takes away, then what it has."""
-        entries: list[tuple[int, bytes, bytes, Entry | None]] = []
-        removed: list[bytes] = []
-        hidden: list[bytes] = []
+        """Unpack one layer, in thought, and lay it over what there is."""
+        sheet = _Sheet(self._files)
         for number, (entry, _) in enumerate(members(self._store, layer)):
-            above, _, name = entry.name.rpartition(b"/")
-            if name == OPAQUE_MARK:
-                hidden.append(self.resolve(above, last=True))
-            elif name.startswith(AUFS):
-                pass
-            elif name.startswith(WHITEOUT):
-                removed.append(_join(self.resolve(above, last=True), name[len(WHITEOUT) :]))
-            else:
-                entries.append((number, above, name, entry))
-                continue
-            entries.append((number, above, name, None))
-        for path in removed:
-            self._remove(index, path)
-        for path in hidden:
-            for name in sorted(self._children.get(path, ())):
-                self._remove(index, _join(path, name))
-        for number, above, name, written in entries:
-            place = self.resolve(above, last=True)
-            if written is None:
-                self._make_parents(index, place)  # unpacking makes the directory of a whiteout, too
-            else:
-                self._write(index, number, place, name, written)
+            sheet.place(entry, (index, number))
+        for path in sorted(sheet.gone):
+            now = sheet.own.get(path)
+            if now is None or now.entry.kind != DIRECTORY or path in sheet.opaque:
+                self._remove(index, path)
+        for path in sorted(sheet.opaque):
+            if not path or path in sheet.own:
+                self._remove_below(index, path)
+        for path in sorted(sheet.own):
+            file = sheet.own[path]
+            if file is not None:
+                self._write(index, path, file, sheet.links.get(path, b""))
 
-    def _write(self, index: int, number: int, above: bytes, name: bytes, entry: Entry) -> None:
-        self._make_parents(index, above)
-        path = _join(above, name)
-        link = b""
-        member = (index, number)
-        if entry.kind == HARDLINK:
-            link = self._real(entry.link)
-            target = self._files.get(link)
-            if target is None or link == path:
-                return
-            entry, member = target.entry, target.member
+    def _write(self, index: int, path: bytes, file: _File, link: bytes) -> None:
         before = self._files.get(path)
-        if before is not None and (before.entry.kind == DIRECTORY) != (entry.kind == DIRECTORY):
+        if before is not None and (before.entry.kind == DIRECTORY) != (file.entry.kind == DIRECTORY):
             self._remove_below(index, path)
-        self._place(path, _File(entry, member))
-        self._note(index, path, before, entry, member, link)
-
-    def _note(self, index: int, path: bytes, before: _File | None, entry: Entry, member: tuple[int, int], link: bytes) -> None:
-        events = self._events.setdefault(path, [])
-        if before is None:
-            events.append(Event(index, ADDED, (), link))
-            return
-        what = _respects(before.entry, entry)
-        if events and events[-1].layer == index and before.member[0] == index:  # twice in one layer: the last one counts
-            if entry.kind == FILE and events[-1].kind == CHANGED:
-                what = ("content", *what)
-            events[-1] = Event(index, events[-1].kind, tuple(dict.fromkeys((*events[-1].what, *what))), link)
-            self._members.pop((path, len(events) - 1), None)
-            return
-        if entry.kind == DIRECTORY and not what:
-            return  # an archive names the directories above what it has, changed or not
-        if before.entry.kind == entry.kind == FILE and before.entry.size == entry.size and entry.size and before.member != member:
-            self._members[path, len(events)] = (before.member, member)
-        events.append(Event(index, CHANGED, what, link))
-
-    def _real(self, path: bytes) -> bytes:
-        above, _, name = path.rpartition(b"/")
-        return _join(self.resolve(above, last=True), name)
-
-    def _make_parents(self, index: int, path: bytes) -> None:
-        """The directories above an entry that no layer names."""
-        missing = []
-        while path and path not in self._files:
-            missing.append(path)
-            path = path.rpartition(b"/")[0]
-        for each in reversed(missing):
-            self._place(each, _File(Entry(DIRECTORY, each, 0o755, 0, 0, 0), (index, -1)))
-            self._events.setdefault(each, []).append(Event(index, ADDED))
-
-    def _place(self, path: bytes, file: _File) -> None:
         self._files[path] = file
         if path:
             above, _, name = path.rpartition(b"/")
             self._children.setdefault(above, set()).add(name)
+        events = self._events.setdefault(path, [])
+        if before is None:
+            events.append(Event(index, ADDED, (), link))
+            return
+        old, new = before.entry, file.entry
+        what = _respects(old, new)
+        if new.kind == DIRECTORY and not what:
+            return  # an archive names the directories above what it has, changed or not
+        if old.kind == new.kind == FILE and old.size == new.size and new.size and before.member != file.member:
+            self._members[path, len(events)] = (before.member, file.member)
+        events.append(Event(index, CHANGED, what, link))
 
     def _remove(self, index: int, path: bytes) -> None:
         if path in self._files:
@@ -237,6 +171,122 @@ class Lineage:
         self._children.pop(path, None)
         del self._files[path]
         self._events.setdefault(path, []).append(Event(index, DELETED))
+
+
+class _Sheet:
+    """One layer while it is unpacked onto `lower`, as `store.unpack` and `store.directories` would.
+
+    `own` is what it has, None for a whiteout; `opaque` the directories that hide what is below them; `gone` what it deletes, come
+    back or not; `links` the first names of its hard links.
+    """
+
+    __slots__ = ("gone", "links", "lower", "opaque", "own")
+
+    def __init__(self, lower: Mapping[bytes, _File]) -> None:
+        self.lower = lower
+        self.own: dict[bytes, _File | None] = {}
+        self.opaque: set[bytes] = set()
+        self.gone: set[bytes] = set()
+        self.links: dict[bytes, bytes] = {}
+
+    def place(self, entry: Entry, member: tuple[int, int]) -> None:
+        """Take in one member."""
+        above, _, name = entry.name.rpartition(b"/")
+        parent = resolve(self._find, above, last=True)
+        self._enter(parent, member)
+        path = _join(parent, name)
+        if name == OPAQUE_MARK:
+            self.opaque.add(parent)
+        elif name.startswith(AUFS):
+            return
+        elif name.startswith(WHITEOUT):
+            self._delete(_join(parent, name[len(WHITEOUT) :]))
+        elif entry.kind == HARDLINK:
+            self._link(path, entry)
+        else:
+            self._put(path, _File(entry, member))
+
+    def _find(self, path: bytes) -> _File | None:
+        if path in self.own:
+            return self.own[path]
+        above = path
+        while above:
+            if above in self.opaque:
+                return None
+            above = above.rpartition(b"/")[0]
+        return None if b"" in self.opaque else self.lower.get(path)
+
+    def _put(self, path: bytes, file: _File) -> None:
+        before = self.own.get(path)
+        if file.entry.kind == DIRECTORY:
+            if path in self.own and before is None:
+                self.opaque.add(path)
+        elif before is not None and before.entry.kind == DIRECTORY:
+            self._clear(path)
+        self.own[path] = file
+        self.links.pop(path, None)
+
+    def _clear(self, path: bytes) -> None:
+        for each in [each for each in self.own if each.startswith(path + b"/")]:
+            del self.own[each]
+
+    def _link(self, path: bytes, entry: Entry) -> None:
+        above, _, name = entry.link.rpartition(b"/")
+        target = _join(resolve(self._find, above, last=True), name)
+        found = self._find(target)
+        if found is not None and target != path:
+            self._put(path, found)
+            self.links[path] = target
+
+    def _delete(self, path: bytes) -> None:
+        self.gone.add(path)
+        found = self.own.get(path)
+        if found is None:
+            self.own[path] = None
+        elif found.entry.kind == DIRECTORY:
+            self.opaque.add(path)
+
+    def _enter(self, path: bytes, member: tuple[int, int]) -> None:
+        """The directories on the way to a member are this layer's, too: as they are below, or made."""
+        parts = path.split(b"/") if path else []
+        for count in range(len(parts)):
+            here = b"/".join(parts[: count + 1])
+            if self.own.get(here) is None:
+                found = self._find(here)
+                known = found is not None and found.entry.kind == DIRECTORY
+                self._put(here, found if found is not None and known else _File(_plain(here), member))
+
+
+Find = Callable[[bytes], _File | None]
+
+
+def resolve(find: Find, path: bytes, *, last: bool) -> bytes:
+    """`path` with the symlinks on its way followed, the final one only with `last`. StoreError for a circle."""
+    todo = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
+    done: list[bytes] = []
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == b"..":
+            del done[-1:]
+            continue
+        found = find(b"/".join([*done, part]))
+        if found is None or found.entry.kind != SYMLINK or not (todo or last):
+            done.append(part)
+            continue
+        links += 1
+        if links > LINK_DEPTH:
+            raise StoreError(f"too many symbolic links: /{shown(path)}")
+        target = found.entry.link
+        if target.startswith(b"/"):
+            done = []
+        todo += [part for part in reversed(target.split(b"/")) if part not in (b"", b".")]
+    return b"/".join(done)
+
+
+def _plain(path: bytes) -> Entry:
+    """A directory that no member names."""
+    return Entry(DIRECTORY, path, 0o755, 0, 0, 0)
 
 
 def _respects(old: Entry, new: Entry) -> tuple[str, ...]:
