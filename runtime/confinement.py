@@ -9,7 +9,6 @@ from runtime.linux import PR_SET_DUMPABLE
 from runtime.program import EINVAL, ENOSYS, Program
 from runtime.users import User
 from store.errors import RunError
-from store.syscalls import address_of
 
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAP_AMBIENT = 24, 38, 22, 47
 _PR_CAP_AMBIENT_CLEAR_ALL, _SECCOMP_MODE_FILTER, _KEYCTL_JOIN_SESSION_KEYRING = 4, 2, 1
@@ -78,6 +77,5 @@ def _limit(program: Program, name: str, soft: int, hard: int) -> None:
 
 def _filter(program: Program, seccomp: bytes) -> None:
     # struct sock_fprog: how many instructions, where.
-    fprog = (len(seccomp) // 8).to_bytes(8, "little") + address_of(seccomp).to_bytes(8, "little")
-    program.kept.append(seccomp)
+    fprog = ((len(seccomp) // 8).to_bytes(8, "little"), [seccomp])
     program.call("prctl", PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, fprog, 0, 0, action="install the system call filter")

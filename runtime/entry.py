@@ -19,7 +19,7 @@ from runtime.program import AT_FDCWD, EPERM, Program, text
 from runtime.seccomp_cache import filter_bytes
 from runtime.spec import DEFAULT_PATH, Spec
 from runtime.users import User
-from store.syscalls import RESOLVE_NO_MAGICLINKS, address_of, encode, open_how
+from store.syscalls import RESOLVE_NO_MAGICLINKS, encode, open_how
 
 _UNCHANGEABLE = (SIGKILL, 19)
 _OF_LIBC = (32, 33)  # libc says nothing of these, and a caller may have had them ignored
@@ -88,9 +88,8 @@ class Command:
         call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
         call("write", 3, b"\0", 1, action="find the parent alive")
         call("rt_sigprocmask", _SIG_SETMASK, _EMPTY_SET, None, len(_EMPTY_SET))
-        argv = _pointers(program, [encode(word) for word in self.argv])
-        env = _pointers(program, [encode(f"{name}={value}") for name, value in self.env.items()])
-        program.execute(self.candidates(), argv, env)
+        environment = [encode(f"{name}={value}") for name, value in self.env.items()]
+        program.execute(self.candidates(), [encode(word) for word in self.argv], environment)
 
 
 def emit_birth(program: Program, joined: list[int]) -> None:
@@ -127,11 +126,3 @@ def emit_stdio(program: Program, stdio: tuple[int, ...], *, terminal: bool) -> N
         program.call("dup3", fd, number, 0)
     if terminal:
         program.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
-
-
-def _pointers(program: Program, strings: list[bytes]) -> bytes:
-    """A table of pointers to `strings`, ended by a null one, as execve(2) takes it. Python's bytes end in NUL by themselves."""
-    program.kept.append(strings)
-    table = b"".join([address_of(each).to_bytes(8, "little") for each in strings]) + bytes(8)
-    program.kept.append(table)
-    return table

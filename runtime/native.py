@@ -21,7 +21,7 @@ from store.syscalls import MACHINE, buffer, callable_at, libc
 
 _CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
 _PROT_RW, _PROT_RX, _MAP_PRIVATE_ANONYMOUS = 3, 5, 0x22
-_RECORD = 9 * 8  # number, six arguments, tolerated errnos (16 bits each), where to store the result
+RECORD = 9 * 8  # number, six arguments, tolerated errnos (16 bits each), where to store the result
 
 # rdi: clone3's arguments, rsi: their size, rdx: the records, rcx: where to store a failed record's address and its errno.
 _CODE = bytes.fromhex(
@@ -101,15 +101,11 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
     if entry is None:
         raise OSError(38, "clone3: no native code here")
     arguments = clone_arguments(namespaces | _CLONE_VM | _CLONE_VFORK, cgroup)
-    executions = sum(1 for call in program.calls if call.name == "execve")
-    outcome, outcome_at = buffer(16 + 8 * executions)
-    size = (len(program.calls) + 1) * _RECORD
-    # One block: the records, then every byte string that they point to.
-    strings = b"".join([each for call in program.calls for each in call.arguments if type(each) is bytes])
-    table, table_at = buffer(size + len(strings))
-    # The last record is of no call at all: ENOSYS, when nothing could be executed.
-    records = _records(program, table_at, table_at + size, outcome_at + 16) + _words([0xFFFFFFFF, *(0,) * 8])
-    libc("memcpy", table_at, records + strings, size + len(strings))
+    layout = Layout(program)
+    table, table_at = buffer(layout.size)
+    outcome, outcome_at = buffer(16 + 8 * layout.executions)
+    data = layout.at(table_at, outcome_at + 16)
+    libc("memcpy", table_at, data, len(data))
     former = pthread_sigmask(SIG_BLOCK, valid_signals())
     try:
         pid = entry(arguments, len(arguments), table, outcome)
@@ -117,43 +113,108 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
         pthread_sigmask(SIG_SETMASK, former)
     if pid < 0:
         raise OSError(-pid, f"clone3: {os.strerror(-pid)}")
-    failed, errno, *tried = unpack(f"<{2 + executions}q", outcome)
+    failed, errno, *tried = unpack(f"<{2 + layout.executions}q", outcome)
     if not failed:
         return pid, None
-    index = (failed - table_at) // _RECORD
+    index = (failed - table_at) // RECORD
     call = program.calls[index] if index < len(program.calls) else None
     return pid, Failure(call, errno, [-result for result in tried if result])
 
 
-def _records(program: Program, at: int, strings_at: int, executions_at: int) -> bytes:
-    """The table that the code reads, for a place in memory; `strings_at` is where the calls' byte strings lie, one after the
-    other."""
-    taken = {}  # a call whose result is used -> the address of the argument that it becomes
-    words: list[int] = []
-    for index, call in enumerate(program.calls):
-        words.append(NUMBERS[call.name])
-        for argument in call.arguments:
-            if type(argument) is int:
-                words.append(argument)
-            elif type(argument) is bytes:
-                words.append(strings_at)
-                strings_at += len(argument)
-            else:
-                words.append(0)
-                if type(argument) is Result:
-                    taken[argument.call] = at + index * _RECORD + 8 * (len(words) - 1 - index * 9)
-        words += (0,) * (6 - len(call.arguments))
-        tolerated = 0
-        for errno in call.tolerated:
-            tolerated = tolerated << 16 | errno
-        words += (tolerated, 0)
-        if call.name == "execve":
-            words[-1] = executions_at
-            executions_at += 8
-    for index, call in enumerate(program.calls):
-        if call in taken:
-            words[index * 9 + 8] = taken[call]
-    return _words(words)
+class Layout:
+    """A program as the code reads it: a record for each call, a last one of no call at all (ENOSYS, when nothing could be
+    executed), and then the memory that the calls' arguments point to."""
+
+    __slots__ = ("_executions", "_memory", "_pointers", "_pointers_inside", "_words", "executions", "size")
+
+    def __init__(self, program: Program) -> None:
+        taken = {}  # a call whose result is used -> where among the words it becomes an argument
+        words: list[int] = []
+        memory: list[bytes] = []
+        structures: dict[int, int] = {}  # those that several calls share, by identity
+        end = 0
+        self._pointers: list[int] = []  # words that are addresses in the memory, relative to its beginning
+        self._pointers_inside: list[tuple[int, int]] = []  # places in the memory that are such addresses, and these
+        self._executions: list[int] = []  # words that say where to store what an execve came to
+        for call in program.calls:
+            words.append(NUMBERS[call.name])
+            for argument in call.arguments:
+                if type(argument) is int:
+                    words.append(argument)
+                elif type(argument) is bytes:
+                    self._pointers.append(len(words))
+                    words.append(end)
+                    memory.append(argument)
+                    end += len(argument)
+                elif id(argument) in structures:
+                    self._pointers.append(len(words))
+                    words.append(structures[id(argument)])
+                elif type(argument) is tuple:
+                    memory.append(bytes(-end % 8))
+                    end += -end % 8
+                    structures[id(argument)] = end
+                    self._pointers.append(len(words))
+                    words.append(end)
+                    end = self._structure(argument, memory, end)
+                else:
+                    if type(argument) is Result:
+                        taken[argument.call] = len(words)
+                    words.append(0)
+            words += (0,) * (6 - len(call.arguments))
+            tolerated = 0
+            for errno in call.tolerated:
+                tolerated = tolerated << 16 | errno
+            if call.name == "execve":
+                self._executions.append(len(words) + 1)
+            words += (tolerated, 0)
+        for index, call in enumerate(program.calls):
+            if call in taken:
+                words[index * 9 + 8] = taken[call] * 8 + 1  # one more, so that none is zero, which means nowhere
+        words += (0xFFFFFFFF, 0, 0, 0, 0, 0, 0, 0, 0)
+        self._words = words
+        self._memory = memory
+        self.executions = len(self._executions)
+        self.size = 8 * len(words) + end
+
+    def _structure(self, parts: "tuple[bytes | list[bytes], ...]", memory: list[bytes], start: int) -> int:
+        """Lay out a structure with pointers, then what they point to; where that ends."""
+        pointed: list[tuple[int, bytes]] = []
+        at = start
+        for part in parts:
+            if type(part) is list:
+                pointed.append((at, part[0]))
+                memory.append(_NULL)
+                at += 8
+            elif type(part) is bytes:
+                memory.append(part)
+                at += len(part)
+        for place, target in pointed:
+            self._pointers_inside.append((place, at))
+            memory.append(target)
+            at += len(target)
+        return at
+
+    def at(self, table: int, executions: int) -> bytes:
+        """The bytes, for a table at this address; what the executions come to is stored from `executions` on."""
+        words = self._words[:]
+        for index in range(8, len(words), 9):
+            if words[index]:
+                words[index] += table - 1
+        for number, index in enumerate(self._executions):
+            words[index] = executions + 8 * number
+        start = table + 8 * len(words)
+        for index in self._pointers:
+            words[index] += start
+        memory = b"".join(self._memory)
+        if self._pointers_inside:
+            changed = bytearray(memory)
+            for place, target in self._pointers_inside:
+                changed[place : place + 8] = (start + target).to_bytes(8, "little")
+            memory = bytes(changed)
+        return _words(words) + memory
+
+
+_NULL = bytes(8)
 
 
 def _words(values: list[int]) -> bytes:

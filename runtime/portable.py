@@ -9,7 +9,11 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from runtime.linux import clone, close_from
 from runtime.program import NUMBERS, Call, Failure, Program, Result
-from store.syscalls import syscall
+from store.syscalls import address_of, syscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.program import Structure
 
 _UNUSED = 5  # the numbers below are given new meanings by programs
 
@@ -38,6 +42,12 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
     return pid, Failure(program.calls[index] if index < len(program.calls) else None, errno, tried)
 
 
+def _structure(parts: "Structure", kept: list[bytes]) -> bytes:
+    """The structure in this process' memory, which holds while `kept` does."""
+    kept += [part[0] for part in parts if isinstance(part, list)]
+    return b"".join([address_of(part[0]).to_bytes(8, "little") if isinstance(part, list) else part for part in parts])
+
+
 def _perform(program: Program, messages: int) -> None:
     """In the child: never returns."""
     try:
@@ -56,7 +66,11 @@ def _perform(program: Program, messages: int) -> None:
                     os.closerange(first, messages)
                     close_from(messages + 1)
                 continue
-            arguments = [results[each.call] if isinstance(each, Result) else each for each in call.arguments]
+            kept: list[bytes] = []
+            arguments = [
+                results[each.call] if isinstance(each, Result) else _structure(each, kept) if isinstance(each, tuple) else each
+                for each in call.arguments
+            ]
             try:
                 results[call] = syscall(call.name, NUMBERS[call.name], *arguments)
             except OSError as err:

@@ -31,6 +31,11 @@ AT_FDCWD = -100
 EPERM, ENOENT, ENOEXEC, EACCES, EBUSY, EEXIST, ENOTDIR, EINVAL, ENOSYS = 1, 2, 8, 13, 16, 17, 20, 22, 38
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Structure = tuple[bytes | list[bytes], ...]
+
+
 class Result:
     """The place of a call's result (a descriptor, say), to be an argument of one later call."""
 
@@ -40,17 +45,20 @@ class Result:
         self.call = call
 
 
+if TYPE_CHECKING:
+    Argument = int | bytes | Structure | Result | None
+
+
 class Call:
     """One system call: `name`, up to six arguments, the errnos that are no failure (at most four), and what to say if it fails.
 
-    Bytes that the kernel reads as a string end in NUL.
+    Bytes that the kernel reads as a string end in NUL. A tuple is a structure: bytes as they are, and for each list of one bytes
+    object a pointer to that.
     """
 
     __slots__ = ("action", "arguments", "name", "path", "tolerated")
 
-    def __init__(
-        self, name: str, arguments: "tuple[int | bytes | Result | None, ...]", tolerated: tuple[int, ...], action: str, path: str
-    ) -> None:
+    def __init__(self, name: str, arguments: "tuple[Argument, ...]", tolerated: tuple[int, ...], action: str, path: str) -> None:
         self.name = name
         self.arguments = arguments
         self.tolerated = tolerated
@@ -62,18 +70,17 @@ class Call:
 
 
 class Program:
-    """The list itself. `kept` are objects whose memory the arguments point to."""
+    """The list itself."""
 
-    __slots__ = ("calls", "kept")
+    __slots__ = ("calls",)
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.kept: list[object] = []
 
     def call(
         self,
         name: str,
-        *arguments: "int | bytes | Result | None",
+        *arguments: "Argument",
         action: str = "",
         path: str = "",
         tolerated: tuple[int, ...] = (),
@@ -96,11 +103,12 @@ class Program:
         flags = 4 | (0 if path else 0x40)  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
         self.call("move_mount", mount, b"\0", target, text(path), flags, action="attach a mount", path=said or path)
 
-    def execute(self, candidates: list[str], argv: bytes, environment: bytes) -> None:
-        """execve of the first of `candidates` that there is; the two tables are pointers, as execve(2) takes them."""
+    def execute(self, candidates: list[str], argv: list[bytes], environment: list[bytes]) -> None:
+        """execve of the first of `candidates` that there is."""
+        words, variables = strings(argv), strings(environment)
         for path in candidates:
             self.call(
-                "execve", text(path), argv, environment, action="execute", path=path, tolerated=(ENOENT, ENOTDIR, EACCES),
+                "execve", text(path), words, variables, action="execute", path=path, tolerated=(ENOENT, ENOTDIR, EACCES),
             )  # fmt: skip
 
 
@@ -116,6 +124,11 @@ class Failure:
         self.call = call
         self.errno = errno
         self.executions = executions
+
+
+def strings(values: list[bytes]) -> "Structure":
+    """A table of pointers to strings, ended by a null one, as execve(2) takes it."""
+    return (*[[value + b"\0"] for value in values], bytes(8))
 
 
 def text(value: str) -> bytes:

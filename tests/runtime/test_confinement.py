@@ -18,7 +18,7 @@ from runtime.seccomp import assemble
 from runtime.seccomp_profile import default
 from runtime.users import User
 from store.errors import RunError
-from store.syscalls import MACHINE, address_of, libc, syscall
+from store.syscalls import MACHINE, libc, syscall
 from tests.runtime.child import keep, result_of
 
 pytestmark = pytest.mark.needs("root")
@@ -44,10 +44,7 @@ def executing(user: User, mask: int, argv: list[str], *, before: Iterable[tuple[
     for name, *arguments in before:
         program.call(name, *arguments)
     confine(program, user, mask, **{"seccomp": FILTER, **options})
-    words = [os.fsencode(word) for word in argv]
-    table = b"".join(address_of(word).to_bytes(8, "little") for word in words) + bytes(8)
-    program.kept += [words, table]
-    program.execute([argv[0]], table, bytes(8))
+    program.execute([argv[0]], [os.fsencode(word) for word in argv], [])
     return program
 
 
