@@ -9,7 +9,8 @@ containers stand on; both are asked with the gate shut.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from errno import EDQUOT, ENOSPC
 
 from store.digest import Descriptor, Digest
 from store.errors import StoreError
@@ -72,6 +73,12 @@ def delete_image(
     ReferenceMissing when there is no such image; StoreError when a container was made of it, or when an id has several names.
     With `force` all names go; what a container was made of stays as an image without one.
     """
+    done = _delete_image(store, text, force, keep, used)
+    _keep_reserve(store)
+    return done
+
+
+def _delete_image(store: Store, text: str, force: bool, keep: Keep, used: Used) -> Deleted:
     marks = Marks(store)
     with Grave(store.drafts) as grave, store.exclusive(patience=PATIENCE) as alone:
         needed = Needed.now(store, keep, used)
@@ -95,7 +102,7 @@ def delete_image(
                 store.references.delete(name)
             return Deleted(tuple(names), deferred=not runs)
         others = marks.of_all(entry.descriptor for entry in needed.entries if entry.descriptor.digest != digest)
-        store.references.forget([digest])
+        _forget(store, [digest])
         kept = others | needed.used.trees | needed.cached
         gone = _bury(grave, _parts_of(store, mine), kept | needed.leased)
         return Deleted(tuple(names), (digest,), tuple(gone), deferred=bool((mine.parts - kept) & needed.leased))
@@ -114,7 +121,7 @@ def forget_images(store: Store, *, unused: bool = False, used: Used = nothing_us
         dropped = [entry for entry in needed.entries if _may_go(marks, entry, unused, needed)]
         digests = tuple(dict.fromkeys(entry.descriptor.digest for entry in dropped))
         if digests:
-            store.references.forget(digests)
+            _forget(store, digests)
         return Deleted(tuple(entry.name for entry in dropped if entry.name is not None), digests)
 
 
@@ -144,6 +151,7 @@ def gc(store: Store, *, keep: Keep = keep_nothing, used: Used = nothing_used, dr
                 kept = needed.digests(marks, [entry.descriptor for entry in needed.entries])
                 moved = _move(grave, candidates[start : start + BATCH], kept)
             gone += [Gone(thing.kind, thing.digest, space(now) if thing.size is None else thing.size) for thing, now in moved]
+    _keep_reserve(store)
     return Deleted(gone=tuple(gone))
 
 
@@ -157,6 +165,24 @@ def everything(store: Store) -> Iterator[_Thing]:
     for kind, blobs in (("blob", store.blobs), ("tar", store.tars)):
         for digest, size in blobs.all():
             yield _Thing(kind, digest, blobs.path(digest), size)
+
+
+def _forget(store: Store, digests: Sequence[Digest]) -> None:
+    """Drop these images from index.json, on a full disk by what was kept in reserve for that; it is replaced by the next gc."""
+    try:
+        store.references.forget(digests)
+    except StoreError as err:
+        full = isinstance(err.__cause__, OSError) and err.__cause__.errno in (ENOSPC, EDQUOT)
+        if not full or not store.spend_reserve():
+            raise
+        store.references.forget(digests)
+
+
+def _keep_reserve(store: Store) -> None:
+    try:
+        store.keep_reserve()
+    except StoreError:
+        return  # still full
 
 
 def _parts_of(store: Store, image: Image) -> Iterator[_Thing]:

@@ -20,13 +20,14 @@ from store.references import Named, References
 from store.snapshots import Driver
 
 FORMAT = 1
+RESERVE = 128 << 10
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _DIRECTORIES = (
     "blobs", "blobs/sha256", "layers", "snapshots", "snapshots/empty", "indexes", "prepared", "cache", "containers", "logs",
     "drafts",
 )  # fmt: skip
 SNAPSHOTS = ("indexes", "snapshots")  # where the drivers keep what they made of a stack, by chain id
-_KNOWN = frozenset({"oci-layout", "index.json", *_DIRECTORIES})
+_KNOWN = frozenset({"oci-layout", "index.json", "reserve", *_DIRECTORIES})
 
 
 class Store:
@@ -70,11 +71,19 @@ class Store:
 
     @cached_property
     def snapshots(self) -> Driver:
-        """The driver that turns this store's layers into trees: the one asked for, else the best that works here."""
-        from store.probe import probed
+        """The driver that turns this store's layers into trees: the one asked for, else the best that works here.
 
-        name = self._driver or probed(self)
+        StoreError when the one asked for does not work here.
+        """
+        from store.probe import probed, require
+
+        name = require(self, self._driver) if self._driver else probed(self)
         return next(driver for driver in self.drivers() if driver.name == name)
+
+    @property
+    def forced(self) -> bool:
+        """Whether a certain driver was asked for."""
+        return self._driver != ""
 
     def drivers(self) -> "list[Driver]":
         """Every driver that may have made something here, for whoever deletes or checks it."""
@@ -174,6 +183,19 @@ class Store:
         with lock:
             yield True
 
+    def keep_reserve(self) -> None:
+        """See to it that there is the reserve: space for the few blocks that deleting an image has to write."""
+        if not os.path.lexists(f"{self.root}/reserve"):
+            self.drafts.replace(f"{self.root}/reserve", bytes(RESERVE), durable=False)
+
+    def spend_reserve(self) -> bool:
+        """Give its space back to the file system; False when that was done already."""
+        try:
+            os.unlink(f"{self.root}/reserve")
+        except FileNotFoundError:
+            return False
+        return True
+
     def _create(self) -> None:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         with Lock(self.root):
@@ -194,6 +216,7 @@ class Store:
                 index = canonical({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}) + b"\n"
                 self.drafts.replace(f"{self.root}/index.json", index, durable=True)
             self.drafts.replace(f"{self.root}/oci-layout", OCI_LAYOUT, durable=True)
+            self.keep_reserve()
             sync_directory(f"{self.root}/blobs")
             # Last: a directory without it is a store that was never finished, and is finished by the next command.
             self.drafts.replace(f"{self.root}/format", f"{FORMAT}\n".encode(), durable=True)

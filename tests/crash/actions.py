@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from store.archive import load, save
 from store.collect import delete_image, forget_images, gc
@@ -59,7 +60,8 @@ def build(store: Store, name: str, steps: str, base: str = "scratch", cmd: str =
 
     text = f"box: 1\nbase: {base}\nsteps:\n{steps}" + (f"config: {{cmd: [{cmd}]}}\n" if cmd else "")
     context = f"{os.path.dirname(store.root)}/context"
-    os.makedirs(context, exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkdir(context)
     return make(store, boxfile.parse(text, path=f"{context}/Boxfile"), context=context, tag=name).descriptor.digest
 
 
