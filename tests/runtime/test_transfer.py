@@ -438,8 +438,8 @@ def test_a_swapper_in_the_container_wins_no_race(site: Site, cp: Copier, tmp_pat
                     assert path.read_bytes() != canary.SECRET
             delete_tree("out")
             delete_tree("tree")
-        assert copied > 20  # it did not just fail
-        assert read > 20
+        assert copied >= 5  # it did not just fail
+        assert read >= 5
         assert not canary.is_hurt
     finally:
         now = site.containers.read(swapping.id)
