@@ -53,8 +53,10 @@ def on_top(layers: Sequence[Layer], more: Sequence[Layer]) -> tuple[Layer, ...]:
     return stack([(layer.descriptor, layer.diff_id) for layer in (*layers, *more)])
 
 
-_NAMES = st.sampled_from(["a", "b", "c"])
-_PATHS = st.lists(_NAMES, min_size=1, max_size=3).map("/".join)
+# Names that are mostly directories' and names that are mostly files', so that most layers can be.
+_PATHS = st.builds(
+    lambda above, name: "/".join([*above, name]), st.lists(st.sampled_from("ab"), max_size=2), st.sampled_from("axyz")
+)
 _FILES = st.tuples(st.just("file"), _PATHS, st.sampled_from(["", "x", "y", "longer", "x mode 600"]))
 _NOTES = st.one_of(
     _FILES,

@@ -166,7 +166,7 @@ def test_names_that_lead_elsewhere_make_it_look_at_everything(store: Store, abov
     assert guided(store, base, base, new) == (None, True)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(base=strata.STACK, old=strata.STACK, new=strata.STACK)
 def test_a_guided_look_finds_all_that_a_look_at_everything_finds(
     tmp_path_factory: pytest.TempPathFactory, base: list[list[Note]], old: list[list[Note]], new: list[list[Note]]

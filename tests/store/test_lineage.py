@@ -123,7 +123,7 @@ def test_a_damaged_layer_is_not_believed(store: Store) -> None:
 
 @pytest.mark.needs("root", "overlay", "erofs")
 @pytest.mark.parametrize("driver", ["overlay", "erofs"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @example(layers=MANY_MARKS)
 @given(layers=strata.STACK)
 def test_what_is_there_in_the_end_is_what_the_kernel_shows(
