@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 from store.errors import BlobCorrupt, StoreError
 from store.layout import Store
@@ -121,20 +121,9 @@ def test_a_damaged_layer_is_not_believed(store: Store) -> None:
         Lineage(store, layers)
 
 
-@pytest.mark.needs("root", "overlay", "erofs")
-@pytest.mark.parametrize("driver", ["overlay", "erofs"])
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@example(layers=MANY_MARKS)
-@given(layers=strata.STACK)
-def test_what_is_there_in_the_end_is_what_the_kernel_shows(
-    tmp_path_factory: pytest.TempPathFactory, driver: str, layers: list[list[Note]]
-) -> None:
-    store = Store.open(str(tmp_path_factory.mktemp("store")), driver)
+def check_against_the_kernel(store: Store, layers: Sequence[Sequence[Note]]) -> None:
     stack = put(store, *layers)
-    try:
-        view = store.snapshots.view(stack)
-    except StoreError:  # a layer that cannot be
-        assume(False)
+    view = store.snapshots.view(stack)
     try:
         shown = strata.listed(view)
     finally:
@@ -144,3 +133,21 @@ def test_what_is_there_in_the_end_is_what_the_kernel_shows(
     assert {path: lineage.link(path) for path in shown} == {
         path: content if kind == "link" else b"" for path, (kind, _, content) in shown.items()
     }
+
+
+@pytest.mark.needs("root", "overlay")
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(layers=strata.STACK)
+def test_what_is_there_in_the_end_is_what_the_kernel_shows(
+    tmp_path_factory: pytest.TempPathFactory, layers: list[list[Note]]
+) -> None:
+    try:
+        check_against_the_kernel(Store.open(str(tmp_path_factory.mktemp("store")), "overlay"), layers)
+    except StoreError:  # a layer that cannot be
+        assume(False)
+
+
+@pytest.mark.needs("root", "overlay")
+@pytest.mark.parametrize("driver", ["overlay", "erofs"])
+def test_directories_with_and_without_marks_are_found_in_every_driver_s_tree(root: str, driver: str) -> None:
+    check_against_the_kernel(Store.open(root, driver), MANY_MARKS)
