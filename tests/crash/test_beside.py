@@ -87,6 +87,8 @@ class Beside:
                 return self.wrong
             self.points += 1
             found = [*self.each(Store.open(self.scene.root, "overlay")), *map(repr, self.failed), *([said] if said else [])]
+            if self.mutant and self.wrong:
+                return self.wrong  # it was noticed
             self.wrong += [f"at {point} ({injection.call}): {what}" for what in found]
         raise AssertionError
 
