@@ -102,7 +102,7 @@ def _delete_image(store: Store, text: str, force: bool, keep: Keep, used: Used) 
                 store.references.delete(name)
             return Deleted(tuple(names), deferred=not runs)
         others = marks.of_all(entry.descriptor for entry in needed.entries if entry.descriptor.digest != digest)
-        _forget(store, [digest])
+        _forget(store, [digest], needed.entries)
         kept = others | needed.used.trees | needed.cached
         gone = _bury(grave, _parts_of(store, mine), kept | needed.leased)
         return Deleted(tuple(names), (digest,), tuple(gone), deferred=bool((mine.parts - kept) & needed.leased))
@@ -121,7 +121,7 @@ def forget_images(store: Store, *, unused: bool = False, used: Used = nothing_us
         dropped = [entry for entry in needed.entries if _may_go(marks, entry, unused, needed)]
         digests = tuple(dict.fromkeys(entry.descriptor.digest for entry in dropped))
         if digests:
-            _forget(store, digests)
+            _forget(store, digests, needed.entries)
         return Deleted(tuple(entry.name for entry in dropped if entry.name is not None), digests)
 
 
@@ -167,15 +167,16 @@ def everything(store: Store) -> Iterator[_Thing]:
             yield _Thing(kind, digest, blobs.path(digest), size)
 
 
-def _forget(store: Store, digests: Sequence[Digest]) -> None:
-    """Drop these images from index.json, on a full disk by what was kept in reserve for that; it is replaced by the next gc."""
+def _forget(store: Store, digests: Sequence[Digest], entries: Iterable[Named]) -> None:
+    """Drop these images from index.json by the names they had in `entries`, on a full disk by what is in reserve for that."""
+    names = {entry.name for entry in entries if entry.name is not None}
     try:
-        store.references.forget(digests)
+        store.references.forget(digests, names=names)
     except StoreError as err:
         full = isinstance(err.__cause__, OSError) and err.__cause__.errno in (ENOSPC, EDQUOT)
         if not full or not store.spend_reserve():
             raise
-        store.references.forget(digests)
+        store.references.forget(digests, names=names)
 
 
 def _keep_reserve(store: Store) -> None:

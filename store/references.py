@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -187,10 +187,18 @@ class References:
         self._change(change)
         return gone[0].descriptor
 
-    def forget(self, digests: Iterable[Digest]) -> None:
-        """Drop these images with all their names. The caller holds the store's exclusive lock and deletes what they used."""
+    def forget(self, digests: Iterable[Digest], *, names: Collection[str] | None = None) -> None:
+        """Drop these images with all their names; where `names` are given, not by a name that another command has added since.
+
+        The caller holds the store's exclusive lock and deletes what they used.
+        """
         dropped = frozenset(digests)
-        self._change(lambda entries: [entry for entry in entries if entry.descriptor.digest not in dropped])
+
+        def stays(entry: Named) -> bool:
+            new = names is not None and entry.name is not None and entry.name not in names
+            return new or entry.descriptor.digest not in dropped
+
+        self._change(lambda entries: [entry for entry in entries if stays(entry)])
 
     def rebuild(self, images: Callable[[], Iterable[Named]]) -> None:
         """Replace an index.json that cannot be read by one of `images`; what lay there is kept as index.json.damaged. Nothing

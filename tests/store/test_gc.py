@@ -164,6 +164,24 @@ def test_what_a_running_command_has_made_or_uses_stays_and_the_rest_goes(store: 
     assert (_blobs(store), list(store.tars.all()), store.snapshots.all()) == (set(), [], [])
 
 
+def test_a_name_that_a_build_gives_while_the_image_is_deleted_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = put_image(store, "app", {"a": b"1"})
+    builder = Store.open(store.root)
+    with builder.leased():
+        builder.use_image("app")
+        forget = store.references.forget
+
+        def meanwhile(digests: list[Digest], *, names: set[str]) -> None:
+            builder.references.set("new", image)
+            forget(digests, names=names)
+
+        monkeypatch.setattr(type(store.references), "forget", lambda self, digests, *, names: meanwhile(digests, names=names))
+        delete_image(store, "app")
+    assert [entry.name for entry in store.references.all()] == ["new:latest"]
+    gc(store)
+    assert _blobs(store) == reachable(store, [image])
+
+
 def test_images_that_a_running_command_uses_are_not_pruned(store: Store) -> None:
     put_image(store, None, {"a": b"1"})
     image = put_image(store, "app", {"b": b"1"})
