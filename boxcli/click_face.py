@@ -94,7 +94,7 @@ class _Command(click.Command):
     failure_status = 0
 
 
-def _command(verb: Verb, root: str) -> click.Command:
+def _command(verb: Verb, root: str, driver: str = "") -> click.Command:
     parameters: list[click.Parameter] = []
     for option in verb.options:
         declared = [option.key, *option.flags]
@@ -125,7 +125,7 @@ def _command(verb: Verb, root: str) -> click.Command:
 
     def call(**_: object) -> int:
         module = front.load(verb.name)
-        status: int = module.main(_values(verb, click.get_current_context(), root))
+        status: int = module.main(_values(verb, click.get_current_context(), root, driver))
         return status
 
     command = _Command(
@@ -145,7 +145,7 @@ def _shape(argument: Argument) -> str:
     return words if argument.required else f"[{words}]"
 
 
-def _values(verb: Verb, context: click.Context, root: str) -> Values:
+def _values(verb: Verb, context: click.Context, root: str, driver: str = "") -> Values:
     given: dict[str, object] = {}
     parts: list[Option | Argument] = [*verb.options, *verb.arguments]
     for part in parts:
@@ -153,7 +153,7 @@ def _values(verb: Verb, context: click.Context, root: str) -> Values:
         if context.get_parameter_source(part.key) is not ParameterSource.COMMANDLINE or value == ():
             continue
         given[part.key] = list(value) if part.many and not isinstance(value, bool) else value
-    return Values(root, given)
+    return Values(root, given, driver)
 
 
 def _completer(part: Option | Argument, root: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
@@ -182,6 +182,12 @@ class _Box(click.Group):
                     help="Where images and containers lie (else $BOX_ROOT, /var/lib/box for root, $XDG_DATA_HOME/box).",
                 ),
                 click.Option(
+                    ["--driver"],
+                    metavar="NAME",
+                    type=click.Choice(front.DRIVERS),
+                    help="How layers become file systems: erofs, overlay or copy (else $BOX_DRIVER, or the first that works).",
+                ),
+                click.Option(
                     ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
                 ),
             ],
@@ -199,8 +205,8 @@ class _Box(click.Group):
             return _HELP
         if cmd_name not in front.VERBS:
             return None
-        root = ctx.params.get("root")
-        return _command(front.load(cmd_name).VERB, os.path.abspath(root) if root else front.default_root())
+        root = os.path.abspath(ctx.params["root"]) if ctx.params.get("root") else front.default_root()
+        return _command(front.load(cmd_name).VERB, root, ctx.params.get("driver") or front.default_driver())
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:

@@ -1,4 +1,4 @@
-"""From the command line to one verb: `box [--root DIR] VERB ...`.
+"""From the command line to one verb: `box [--root DIR] [--driver NAME] VERB ...`.
 
 This module is on the hot path of `box run`. It knows the names of the verbs; each lies in boxcli/verbs/ with its table of options
 (`VERB`) and its `main(values) -> exit status`, and is imported only when it is called.
@@ -27,6 +27,8 @@ VERBS = (
     "diff", "blame", "cp", "export", "mount", "umount",
     "version", "info", "completion",
 )  # fmt: skip
+
+DRIVERS = ("erofs", "overlay", "copy")  # store.probe's
 
 OFF_THE_HOT_PATH = ("os", "runtime.seccomp")  # a run that loads one had something to make that the next finds made
 COMPLETION_VARIABLE = "_BOX_COMPLETE"  # set by the shells' completion scripts
@@ -116,7 +118,7 @@ def main(argv: "Sequence[str]") -> int:
     """Run one command line: everything is said and flushed on return. The exit status."""
     failure_status = 0
     try:
-        name, rest, root = _split(argv)
+        name, rest, root, driver = _split(argv)
         if not name:
             _collect_rarely()
             status = _click(argv)
@@ -126,7 +128,11 @@ def main(argv: "Sequence[str]") -> int:
             module = load(name)
             failure_status = module.VERB.failure
             values = table.parse(module.VERB, rest, root)
-            status = _click(argv) if values is None else module.main(values)
+            if values is None:
+                status = _click(argv)
+            else:
+                values.driver = driver
+                status = module.main(values)
         if sys.stdout is not None:
             sys.stdout.flush()
     except BaseException as error:
@@ -142,19 +148,36 @@ def _collect_rarely() -> None:
     gc.enable()
 
 
-def _split(argv: "Sequence[str]") -> "tuple[str, Sequence[str], str]":
-    """The verb, what follows it, and the root directory; no verb when click has to look at it."""
-    root = ""
+def default_driver() -> str:
+    """The driver that BOX_DRIVER names, empty for none. UsageError when there is no such driver."""
+    name = variable("BOX_DRIVER") or ""
+    if name and name not in DRIVERS:
+        from store.errors import UsageError
+
+        raise UsageError(f"BOX_DRIVER names no driver: {name!r}", hint="there are: " + ", ".join(DRIVERS))
+    return name
+
+
+def _split(argv: "Sequence[str]") -> "tuple[str, Sequence[str], str, str]":
+    """The verb, what follows it, the root directory and the driver; no verb when click has to look at it."""
+    root = driver = ""
     at = 0
     while at < len(argv) and argv[at].startswith("-"):
         word, attached, text = argv[at].partition("=")
-        if word != "--root" or (not attached and at + 1 == len(argv)):
-            return "", argv, ""
-        root = text if attached else argv[at + 1]
+        if word not in ("--root", "--driver") or (not attached and at + 1 == len(argv)):
+            return "", argv, "", ""
+        if not attached:
+            text = argv[at + 1]
+        if word == "--root":
+            root = text
+        elif text in DRIVERS:
+            driver = text
+        else:
+            return "", argv, "", ""
         at += 1 if attached else 2
     if at == len(argv) or argv[at] not in VERBS or variable(COMPLETION_VARIABLE) is not None:
-        return "", argv, ""
-    return argv[at], argv[at + 1 :], _absolute(root) if root else default_root()
+        return "", argv, "", ""
+    return argv[at], argv[at + 1 :], _absolute(root) if root else default_root(), driver or default_driver()
 
 
 def _click(argv: "Sequence[str]") -> int:

@@ -80,13 +80,15 @@ class Verb:
 
 
 class Values:
-    """What was given on the command line, by the long option's or the argument's name; `root` is the store's directory."""
+    """What was given on the command line, by the long option's or the argument's name; `root` is the store's directory,
+    `driver` the snapshot driver to be used (empty: the best that works)."""
 
-    __slots__ = ("given", "root")
+    __slots__ = ("driver", "given", "root")
 
-    def __init__(self, root: str, given: dict[str, object]) -> None:
+    def __init__(self, root: str, given: dict[str, object], driver: str = "") -> None:
         self.root = root
         self.given = given
+        self.driver = driver
 
     def flag(self, key: str) -> bool:
         """Whether the flag was given."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from builder.cache import Result
 from store.digest import OCI_LAYER, Descriptor, Digest, chain_id
+from store.faults import Attempt
 from store.images import Layer
 from store.layout import Store
 
@@ -53,7 +54,15 @@ def keep(store: Store, upper: str, chain: Chain, write: Callable[[int, Write], o
 def keep_upper(store: Store, upper: str, chain: Chain, epoch: int) -> Result:
     """Make a layer of what a command changed in `upper`; files newer than `epoch` are set to it. No changes make no layer."""
     from store.pack import pack_changeset
+    from store.private import is_whole, reduce
 
+    if is_whole(upper):
+        view = store.snapshots.view(chain)
+        try:
+            with Attempt("compare what the command left"):
+                reduce(upper, view)
+        finally:
+            os.close(view)
     with os.scandir(upper) as entries:
         if next(entries, None) is None:
             return Result()

@@ -13,6 +13,7 @@ from store.faults import Attempt
 from store.images import Layer
 from store.layout import Store
 from store.overlay import mount_overlay
+from store.private import is_whole
 from store.record import Record
 from store.touched import Guide, of_layers, of_upper
 from store.walk import open_below, walk
@@ -37,12 +38,14 @@ class Pair(Record):
 @contextmanager
 def own(container: Container) -> Iterator[Pair]:
     """A container's image, and the container: only what its upper directory has is looked at."""
-    guide = of_upper(upper_of(container))
+    whole = is_whole(upper_of(container))
+    guide = None if whole else of_upper(upper_of(container))
     with ExitStack() as stack:
         with Attempt("mount the container's image"):
             lowers = [*lowers_of(container), container.root + "/skeleton"]
             old = _closing(stack, mount_overlay(lowers, attributes=LOOKED_AT))
-        yield Pair(old, _closing(stack, open_merged(container)), guide)
+        hidden = ((), _added_by_box(Subject(container.name, container=container))) if whole else ((), ())
+        yield Pair(old, _closing(stack, open_merged(container)), guide, hidden)
 
 
 @contextmanager
@@ -79,9 +82,10 @@ def _added_by_box(subject: Subject) -> Collection[bytes]:
         return ()
     container = subject.container
     skeleton = container.root + "/skeleton"
+    uppers = [] if is_whole(upper_of(container)) else [upper_of(container)]  # a whole one has the skeleton's names, too
     with ExitStack() as stack:
         empty = f"{container.root}/snapshots/empty"
-        tree = _closing(stack, mount_overlay([upper_of(container), *lowers_of(container), empty], attributes=LOOKED_AT))
+        tree = _closing(stack, mount_overlay([*uppers, *lowers_of(container), empty], attributes=LOOKED_AT))
         top = _closing(stack, os.open(skeleton, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         return frozenset(node.path for node in walk(top) if not _has(tree, node.path))
 

@@ -50,11 +50,12 @@ class Directories:
     """The directories of the tree open as `tree`, on top of `lowers`: to be finished when all is unpacked, closed in any case."""
 
     __slots__ = (
-        "_aliases", "_last", "_last_name", "_lowers", "_opaque", "_open", "_pending", "_replaced", "_root", "_whiteouts", "gid",
-        "uid", "umasked",
+        "_aliases", "_last", "_last_name", "_lowers", "_marks", "_opaque", "_open", "_pending", "_replaced", "_root",
+        "_whiteouts", "gid", "uid", "umasked",
     )  # fmt: skip
 
-    def __init__(self, tree: int, lowers: Lowers) -> None:
+    def __init__(self, tree: int, lowers: Lowers, opaque: set[bytes] | None = None) -> None:
+        """`opaque`, where given, is told of opaque directories, in place of a mark on them."""
         self._root = Directory(os.dup(tree), b"")
         self._lowers = lowers
         self._open: dict[bytes, Directory] = {}  # by real path
@@ -64,7 +65,8 @@ class Directories:
         # Modes, owners, times and attributes of directories come last: what is made inside a directory would change its time,
         # and inherit its set-gid bit and default ACL. True: its mode is right already.
         self._pending: dict[bytes, tuple[Entry, bool]] = {}
-        self._opaque: set[bytes] = set()
+        self._opaque: set[bytes] = set() if opaque is None else opaque
+        self._marks = opaque is None
         self._whiteouts: set[bytes] = set()
         self._replaced = False  # a directory by something else: a pending entry may then be of what is no directory
         self.umasked = _umask() | 0o7000  # mode bits that creation does not give
@@ -229,7 +231,7 @@ class Directories:
             os.fchmod(fd, entry.mode)
             if entry.xattrs:
                 set_xattrs(fd, entry.xattrs, shown(entry.name))
-            if opaque:
+            if opaque and self._marks:
                 os.setxattr(fd, OPAQUE, b"y")
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:

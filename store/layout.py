@@ -23,10 +23,10 @@ FORMAT = 1
 RESERVE = 128 << 10
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _DIRECTORIES = (
-    "blobs", "blobs/sha256", "layers", "snapshots", "snapshots/empty", "indexes", "prepared", "cache", "containers", "logs",
-    "drafts",
+    "blobs", "blobs/sha256", "layers", "snapshots", "snapshots/empty", "indexes", "copies", "prepared", "cache", "containers",
+    "logs", "drafts",
 )  # fmt: skip
-SNAPSHOTS = ("indexes", "snapshots")  # where the drivers keep what they made of a stack, by chain id
+SNAPSHOTS = ("indexes", "snapshots", "copies")  # where the drivers keep what they made of a stack, by chain id
 _KNOWN = frozenset({"oci-layout", "index.json", "reserve", *_DIRECTORIES})
 
 
@@ -87,11 +87,13 @@ class Store:
 
     def drivers(self) -> "list[Driver]":
         """Every driver that may have made something here, for whoever deletes or checks it."""
+        from store.snapshot_copy import CopyDriver
         from store.snapshot_erofs import ErofsDriver
         from store.snapshot_overlay import OverlayDriver
 
         trees = OverlayDriver(f"{self.root}/snapshots", self.drafts, self.open_layer)
-        return [ErofsDriver(self.root, self.tars, self.open_layer, trees), trees]
+        copies = CopyDriver(f"{self.root}/copies", f"{self.root}/snapshots/empty", self.drafts, self.open_layer)
+        return [ErofsDriver(self.root, self.tars, self.open_layer, trees), trees, copies]
 
     def open_layer(self, layer: Layer) -> FileIO:
         """The layer's tar, or where that is missing its compressed blob: for `unpack`, which sees through the compression and

@@ -12,8 +12,12 @@ from store.syscalls import new_filesystem
 
 _OPTION_LIMIT = 255  # fsconfig(2) takes no longer string
 _EINVAL = 22
+# EPERM EACCES ENODEV EINVAL ENOSYS EOPNOTSUPP: no overlayfs, none on this file system, or not in this way.
+_REFUSED = (1, 13, 19, _EINVAL, 38, 95)
 # Distributions differ in these defaults, and each would put marks into an upper that no layer can carry.
 _FIXED: tuple[tuple[str, str | None], ...] = (("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"))
+
+attached = False  # whether indexes are to be mounted as kernels before 6.15 want it: for tests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +25,13 @@ if TYPE_CHECKING:
 
 
 def mount_overlay(
-    lowers: "Sequence[str]", upper: str | None = None, work: str | None = None, *, volatile: bool = False, attributes: int = 0
+    lowers: "Sequence[str]",
+    upper: str | None = None,
+    work: str | None = None,
+    *,
+    volatile: bool = False,
+    attributes: int = 0,
+    mapping: int = -1,
 ) -> int:
     """The descriptor of a detached overlay mount of `lowers`, the topmost first; with `upper` and `work` it can be written.
     Each lower is a directory, or an EROFS index, which is mounted for this.
@@ -30,39 +40,84 @@ def mount_overlay(
     upper that is thrown away, or synced by other means. `attributes` are MOUNT_ATTR_*. Raises OSError, or StoreError where
     this kernel cannot stack so many.
 
+    `mapping` is a descriptor of a user namespace: what belongs to user 0 in the lowers is seen as its user 0's, though they stay
+    as they are. What is in `upper` belongs to whom it belongs, so its root is to be made the namespace's (overlayfs cannot
+    write to an upper that does not know this process' own user).
+
+    Where overlayfs cannot be mounted and the first of the lowers is a tree of the `copy` driver, it is a private copy of that
+    (store/private.py).
+
     Trees are named through /proc/self/fd: short whatever the store's path is, and without the characters that mean something to
     overlayfs.
     """
-    descriptors: list[int] = []
+    paths: dict[int, str] = {}  # of the descriptors; a detached mount has none
     try:
         for path in lowers:  # one by one, so that those before a failure are closed
-            if path.endswith(".erofs"):
-                descriptor = mount_index(path)
+            if mapping >= 0:
+                from store.clones import mapped_lower
+
+                paths[mapped_lower(path, mapping)] = ""
+            elif path.endswith(".erofs"):
+                paths[mount_index(path)] = ""
             else:
-                descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            descriptors.append(descriptor)
-        names = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
-        options: list[tuple[str, str | None]] = list(_FIXED)
+                paths[os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)] = path
+        options: list[tuple[str, str | None]] = [("lowerdir+", f"/proc/self/fd/{descriptor}") for descriptor in paths]
+        options += _FIXED
         if os.geteuid() != 0:
             options.append(("userxattr", None))
-        for key, directory in (("upperdir", upper), ("workdir", work)):
-            if directory is not None:
-                descriptors.append(os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-                options.append((key, f"/proc/self/fd/{descriptors[-1]}"))
+        if upper is not None and work is not None:
+            for key, path in (("upperdir", upper), ("workdir", work)):
+                descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                paths[descriptor] = path
+                options.append((key, f"/proc/self/fd/{descriptor}"))
         if volatile:
             options.append(("volatile", None))
         try:
-            return new_filesystem("overlay", [("lowerdir+", name) for name in names] + options, attributes)
+            if attached:
+                raise OSError(_EINVAL, "as an older kernel")
+            return new_filesystem("overlay", options, attributes)
         except OSError as err:
-            if err.errno != _EINVAL:
+            if err.errno not in _REFUSED:
                 raise
-        joined = ":".join(names)  # Linux before 6.5 has no lowerdir+
-        if len(joined) > _OPTION_LIMIT:
+            return _mount_otherwise(lowers, upper, paths, options, attributes, mapping, err)
+    finally:
+        for descriptor in paths:
+            os.close(descriptor)
+
+
+def _mount_otherwise(
+    lowers: "Sequence[str]",
+    upper: str | None,
+    paths: "dict[int, str]",
+    options: "list[tuple[str, str | None]]",
+    attributes: int,
+    mapping: int,
+    error: OSError,
+) -> int:
+    """The ways that other kernels and places want; the `error` where there is none."""
+    if error.errno == _EINVAL and "" in paths.values():
+        from store.attached import mount_attached
+
+        return mount_attached(paths, options, attributes)
+    if error.errno == _EINVAL:  # Linux before 6.5 has no lowerdir+
+        joined = ":".join([value for key, value in options if key == "lowerdir+" and value is not None])
+        if len(joined) <= _OPTION_LIMIT:
+            others = [option for option in options if option[0] != "lowerdir+"]
+            try:
+                return new_filesystem("overlay", [("lowerdir", joined), *others], attributes)
+            except OSError as err:
+                error = err
+        elif not _copied(lowers):
             raise StoreError(
                 f"this kernel cannot stack {len(lowers)} layers by descriptor",
                 hint="Linux 6.5 and later can; or build from fewer steps",
             )
-        return new_filesystem("overlay", [("lowerdir", joined), *options], attributes)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+    if _copied(lowers):
+        from store.private import private_tree
+
+        return private_tree(lowers, upper, attributes, mapping)
+    raise error
+
+
+def _copied(lowers: "Sequence[str]") -> bool:
+    return any("/copies/" in path for path in lowers[:2])  # an ended container's upper may be above it

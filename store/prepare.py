@@ -16,6 +16,8 @@ def prepare(store: Store, text: str) -> Prepared:
     with store.leased():
         named, image = store.use_image(text)
         prepared = describe(image, named, store.snapshots.trees(image.layers))
+        if store.forced:  # what the next command finds prepared is to be of the best driver
+            return prepared
         inside = [tree.removeprefix(store.root + "/") for tree in prepared.trees]
         data = spell(prepared, boot_id(), inside)
         store.drafts.replace(f"{store.root}/prepared/{named.descriptor.digest.hex}", data, durable=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC
 from typing import TYPE_CHECKING
 
@@ -53,26 +54,31 @@ def probed(store: Store) -> str:
             return found[1]
     except (FileNotFoundError, UnicodeDecodeError):
         pass
-    name = next((each.name for each in probe(store.drafts) if not each.reason), DRIVERS[-1])
+    name = next((name for name in DRIVERS if not _try(name, _ATTEMPTS[name], store.drafts).reason), DRIVERS[-1])
     store.drafts.replace(path, f"{boot} {name}\n".encode(), durable=False)
     return name
 
 
 def probe(drafts: Drafts) -> list[Probe]:
     """Try every driver on the store's file system, the best first."""
-    return [_try("erofs", _erofs, drafts), _try("overlay", _overlay, drafts), Probe("copy", _copying(drafts))]
+    return [_try(name, attempt, drafts) for name, attempt in _ATTEMPTS.items()]
 
 
-def check_name(name: str) -> str:
-    """`name` when it is a driver's; StoreError when it is none."""
+def require(store: Store, name: str) -> str:
+    """`name`, when it is a driver that works in this store; else a StoreError that says why not."""
     if name not in DRIVERS:
         raise StoreError(f"there is no driver {name!r}", hint="there are: " + ", ".join(DRIVERS))
+    found = _try(name, _ATTEMPTS[name], store.drafts)
+    if found.reason:
+        raise StoreError(
+            f"the driver {name} does not work here: {found.reason}", hint="leave out --driver: box takes one that does"
+        )
     return name
 
 
-def _try(name: str, attempt: object, drafts: Drafts) -> Probe:
+def _try(name: str, attempt: Callable[[Drafts], str], drafts: Drafts) -> Probe:
     try:
-        return Probe(name, attempt(drafts))  # type: ignore[operator]
+        return Probe(name, attempt(drafts))
     except (OSError, BoxError) as err:
         cause = err.__cause__ if isinstance(err, BoxError) else err
         if isinstance(cause, OSError) and cause.errno in _PASSING:
@@ -93,7 +99,7 @@ def _erofs(drafts: Drafts) -> str:
     index = build_index(tree.finish(None), [Device(TAR + bytes(32), len(data) // BLOCK, FIRST_BLOCK)], lowest=True)
     with drafts.directory("probe") as draft:
         # A store in small, as mount_index wants one.
-        for name in ("layers", "indexes", "lower"):
+        for name in ("layers", "indexes", "lower", "upper", "work"):
             os.mkdir(f"{draft.path}/{name}")
         _write(f"{draft.path}/layers/{bytes(32).hex()}", data)
         _write(f"{draft.path}/indexes/1.erofs", index)
@@ -101,6 +107,7 @@ def _erofs(drafts: Drafts) -> str:
         mount = mount_index(f"{draft.path}/indexes/1.erofs", how)
         os.close(mount)
         _read_through([f"{draft.path}/indexes/1.erofs", f"{draft.path}/lower"])
+        _try_upper(f"{draft.path}/lower", draft.path)
     return how[0]
 
 
@@ -110,8 +117,7 @@ def _overlay(drafts: Drafts) -> str:
             os.mkdir(f"{draft.path}/{name}")
         _write(f"{draft.path}/lower/file", _CONTENT)
         _read_through([f"{draft.path}/lower", f"{draft.path}/empty"])
-        # A build's uppers and a container's lie in the store, too.
-        os.close(mount_overlay([f"{draft.path}/lower"], f"{draft.path}/upper", f"{draft.path}/work", volatile=True))
+        _try_upper(f"{draft.path}/lower", draft.path)
     return "trees"
 
 
@@ -136,9 +142,17 @@ def _read_through(lowers: list[str]) -> None:
         os.close(mount)
 
 
+def _try_upper(lower: str, directory: str) -> None:
+    """A build's uppers and a container's lie in the store, too: overlayfs takes none that lies on overlayfs."""
+    os.close(mount_overlay([lower], f"{directory}/upper", f"{directory}/work", volatile=True))
+
+
 def _write(path: str, data: bytes | bytearray) -> None:
     with io.FileIO(path, "x") as file:
         write_all(file.fileno(), data)
+
+
+_ATTEMPTS: dict[str, Callable[[Drafts], str]] = {"erofs": _erofs, "overlay": _overlay, "copy": _copying}
 
 
 class _Nothing:

@@ -39,6 +39,7 @@ AT_EMPTY_PATH, AT_RECURSIVE = 0x1000, 0x8000
 OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH = 4, 0x40
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+MOUNT_ATTR_IDMAP = 0x100000
 FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
 CLOEXEC = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC and OPEN_TREE_CLONE take the same role under different numbers
 
@@ -205,11 +206,12 @@ def move_mount(source: int, target: int, path: str = "") -> None:
 
 
 def mount_setattr(
-    mount_fd: int, attributes: int, *, clear: int = 0, propagation: int = 0, recursive: bool = False, path: str = ""
-) -> None:
+    mount_fd: int, attributes: int, *, clear: int = 0, propagation: int = 0, mapping: int = 0, recursive: bool = False,
+    path: str = "",
+) -> None:  # fmt: skip
     """mount_setattr(2): set MOUNT_ATTR_* `attributes`, clear `clear` and set the `propagation` (MS_PRIVATE, ...; 0: as it is)
-    of a mount, or of it and all below it."""
-    attr = b"".join(value.to_bytes(8, "little") for value in (attributes, clear, propagation, 0))
+    of a mount, or of it and all below it. `mapping` is the user namespace that MOUNT_ATTR_IDMAP means."""
+    attr = b"".join(value.to_bytes(8, "little") for value in (attributes, clear, propagation, mapping))
     flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
     syscall("mount_setattr", MOUNT_SETATTR, mount_fd, encode(path), flags, attr, len(attr), path=path or None)
 

@@ -84,9 +84,12 @@ def unpack(
     return Unpacked(diff_id, flow.size, entries, stream.compression, stream.consumed)
 
 
-def unpack_entries(reader: TarReader, tree: int, lowers: Lowers) -> int:
-    """Unpack every entry of `reader` as `unpack` does; returns how many there were."""
-    directories = Directories(tree, lowers)
+def unpack_entries(reader: TarReader, tree: int, lowers: Lowers, *, opaque: set[bytes] | None = None) -> int:
+    """Unpack every entry of `reader` as `unpack` does; returns how many there were.
+
+    The paths of opaque directories are added to `opaque` where it is given, and nothing marks them then.
+    """
+    directories = Directories(tree, lowers, opaque)
     unpacker = _Unpacker(directories)
     count = 0
     try:

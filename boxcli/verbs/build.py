@@ -58,7 +58,7 @@ def main(values: Values) -> int:
     arguments = dict(entry.split("=", 1) for entry in values.all("arg", str))
     plan = boxfile.parse(boxfile.decode(_read(path), path), path=path, args=arguments)
     tags = values.all("tag", str)
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     for number in (SIGHUP, SIGTERM):
         set_handler(number, _end)
     watched = None if values.flag("quiet") else view(values.text("progress", "auto"), sys.stderr)

@@ -42,7 +42,7 @@ def main(values: Values) -> int:
     from store.layout import Store
     from store.usage import usage
 
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     containers = Containers(store.root).all()
     found = usage(store, keep=lambda: retention.kept(store), used=lambda: in_use(store.root))
     if not values.flag("verbose"):

@@ -32,7 +32,7 @@ def main(values: Values) -> int:
     from store.layout import Store
     from store.mend import check_and_mend
 
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     reap(store.root)
     repair = values.flag("repair")
     say = _progress()

@@ -33,7 +33,7 @@ def main(values: Values) -> int:
     from store.collect import gc
     from store.layout import Store
 
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     dry_run = values.flag("dry_run")
     reap(store.root)
     done = gc(store, keep=lambda: retention.kept(store), used=lambda: in_use(store.root), dry_run=dry_run)

@@ -32,7 +32,7 @@ def main(values: Values) -> int:
     columns = [("REPOSITORY", "Repository"), ("TAG", "Tag"), ("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size")]
     if values.flag("digests"):
         columns.insert(2, ("DIGEST", "Digest"))
-    listing.show(values, _rows(Store.open(values.root), values), columns)
+    listing.show(values, _rows(Store.open(values.root, values.driver), values), columns)
     return 0
 
 

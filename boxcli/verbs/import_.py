@@ -32,7 +32,7 @@ def main(values: Values) -> int:
         raise UsageError(f"there is no file {path}")
     if path == "-" and sys.stdin.isatty():
         raise UsageError("standard input is a terminal", hint="say box import FILE")
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     when = written(epoch_of(os.environ))
     with store.leased(), open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
         layer = import_layer(store, file, parents=())

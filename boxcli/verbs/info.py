@@ -19,15 +19,17 @@ def main(values: Values) -> int:
     from boxcli.templates import compile_format
     from runtime.state import Containers
     from store.layout import Store
+    from store.probe import probe
 
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     statuses = [container.status for container in Containers(values.root).all()]
     names = store.references.all()
     system = os.uname()
     facts = {
         "Version": RELEASE,
         "Root": store.root,
-        "Driver": "overlay",
+        "Driver": store.snapshots.name,
+        "Drivers": [{"Name": each.name, "StandsOn": each.how, "Reason": each.reason} for each in probe(store.drafts)],
         "Images": len({named.descriptor.digest for named in names}),
         "Containers": len(statuses),
         "ContainersRunning": statuses.count("running"),
@@ -43,8 +45,15 @@ def main(values: Values) -> int:
         return 0
     width = max(map(len, facts))
     for name, value in facts.items():
-        print(f"{name.ljust(width)}  {value}")
+        lines = [_told(driver) for driver in value] if isinstance(value, list) else [value]
+        for number, line in enumerate(lines):
+            print(f"{('' if number else name).ljust(width)}  {line}")
     return 0
+
+
+def _told(driver: dict[str, str]) -> str:
+    """What there is to say of a driver: what it stands on, or why it does not work."""
+    return f"{driver['Name']}: {driver['StandsOn'] or 'does not work: ' + driver['Reason']}"
 
 
 def _cgroup_version() -> int:

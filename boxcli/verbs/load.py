@@ -31,7 +31,7 @@ def main(values: Values) -> int:
         raise UsageError("standard input is a terminal", hint="say box load -i FILE")
     if path != "-" and not os.path.exists(path):
         raise UsageError(f"there is no {path}")
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     if path != "-" and os.path.isdir(path):
         loaded = load_directory(store, path)
     else:

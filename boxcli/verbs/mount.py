@@ -27,7 +27,7 @@ def main(values: Values) -> int:
     """Mount it and print where, or list what is mounted."""
     from store.layout import Store
 
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     name = values.text("name")
     if not name:
         _list(store, values)

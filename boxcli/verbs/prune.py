@@ -36,7 +36,7 @@ def main(values: Values) -> int:
 
     if not values.flag("force") and not _agreed(everything=values.flag("all")):
         return 0
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     containers, status = _remove_containers(store)
     forgotten = forget_images(store, unused=values.flag("all"), used=lambda: in_use(store.root))
     keep = keep_nothing if values.flag("all") else lambda: retention.kept(store)

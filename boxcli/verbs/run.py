@@ -79,11 +79,12 @@ def main(values: Values) -> int:
         raise UsageError("standard input is not a terminal", hint="leave out -t, or -i")
     reference = values.text("image")
     guard = _keep_images(values.root)
-    image = prepared.lookup(values.root, reference)
+    # What was prepared is of the best driver, whichever one is asked for.
+    image = None if values.driver else prepared.lookup(values.root, reference)
     if image is None:
         if guard >= 0:
             os.close(guard)
-        image, guard = _prepare(values.root, reference)
+        image, guard = _prepare(values.root, reference, values.driver)
     spec = specification(values, image)
     spec.guard = guard
     id_file = values.text("cidfile")
@@ -118,12 +119,12 @@ def _keep_images(root: str) -> int:
     return fd
 
 
-def _prepare(root: str, reference: str) -> "tuple[Prepared, int]":
+def _prepare(root: str, reference: str, driver: str) -> "tuple[Prepared, int]":
     """What `lookup` reads, made again, and the guard of it: while that is done a lease keeps the image, so nobody waits."""
     from store.layout import Store
     from store.prepare import prepare
 
-    store = Store.open(root)
+    store = Store.open(root, driver)
     with store.leased():
         return prepare(store, reference), _keep_images(root)
 

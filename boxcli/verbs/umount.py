@@ -28,7 +28,7 @@ def main(values: Values) -> int:
     from store.layout import Store
     from store.mounts import all_mounts, unmount
 
-    store = Store.open(values.root)
+    store = Store.open(values.root, values.driver)
     names = values.all("name", str)
     if bool(names) == values.flag("all"):
         raise UsageError("umount needs a name, a directory or --all" if not names else "--all takes no names")

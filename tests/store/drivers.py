@@ -12,7 +12,7 @@ from store.layers import import_layer
 from store.layout import Store
 from tests.store import seen
 
-DRIVERS = ("overlay", "erofs", "loops")
+DRIVERS = ("overlay", "erofs", "loops", "copy")
 """The judge first. `loops` is erofs by loop devices."""
 
 
