@@ -1,4 +1,4 @@
-"""A disk that keeps only what POSIX promises: of a file what it was when it was synced, of a directory its names when it was synced.
+"""A disk that keeps only what POSIX promises: what a file was when it was synced, and the names that a directory had then.
 Everything else is lost when the power goes, which real file systems mostly spare us: ext4's journal takes names along.
 
 It is seen from inside the process, by its calls of fsync, and made up anew afterwards in another directory.

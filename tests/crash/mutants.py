@@ -5,13 +5,15 @@ Each has a test that must notice it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from store import blobs, drafts, grave, layout, leases, locks, marks, snapshot_overlay
+from store import blobs, drafts, grave, layout, leases, locks, marks, references, snapshot_overlay
 from tests.crash import actions
 
 Patch = Callable[[object, str, object], None]
@@ -141,6 +143,11 @@ def _patches(mutant: str, patch: Patch) -> None:
         patch(marks.Needed, "now", classmethod(_references_first))
     elif mutant == "nothing-is-named":
         patch(leases.Lease, "add", lambda self, *digests: None)
+    elif mutant == "leases-are-not-locked":
+        patch(drafts, "fcntl", types.SimpleNamespace(flock=lambda descriptor, operation: None, LOCK_EX=2))
+    elif mutant == "the-index-is-not-locked":
+        patch(drafts.Drafts, "replace", _slowly())
+        patch(references, "Lock", lambda path: contextlib.nullcontext())
     elif mutant == "drafts-are-swept-locked-or-not":
         patch(locks.Lock, "attempt", staticmethod(_attempt_whatever))
     elif mutant == "trees-are-deleted-where-they-lie":

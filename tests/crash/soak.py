@@ -19,7 +19,7 @@ from pathlib import Path
 
 os.environ["BOX_SOAK"] = "1"
 
-from tests.crash import test_beside, test_every_call, test_power, test_strace
+from tests.crash import test_beside, test_disk, test_every_call, test_power, test_strace
 from tests.crash.crowd import crowd
 from tests.crash.injection import CAUSES
 from tests.crash.power_cut import copy_of, cut, make_disk
@@ -104,6 +104,11 @@ def mutants(top: Path) -> Figures:
         for mutant, gc_comes_in_between in test_beside.MUTANTS:
             wrong = test_beside.with_mutant(top / mutant, mutant, gc_comes_in_between)
             yield int(bool(wrong)), [] if wrong else [f"nobody noticed that {mutant}"]
+        for action in ("new", "load", "build", "tag"):
+            scene = Scene(top / f"sync-{action}", action)
+            for site in sorted(test_disk.lost(scene)[0] - test_disk.SPARE):
+                wrong = test_disk.lost(scene, site)[1]
+                yield int(bool(wrong)), [] if wrong else [f"nobody noticed that {site} does not sync in {action}"]
 
     return _sum(each())
 

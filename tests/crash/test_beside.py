@@ -212,6 +212,7 @@ MUTANTS = [
     ("the-gate-is-never-shut", False),
     ("the-gate-is-not-passed", False),
     ("leases-are-not-read", True),
+    ("leases-are-not-locked", True),
     ("nothing-is-named", True),
     ("references-are-read-before-leases", False),
     ("drafts-are-swept-locked-or-not", True),

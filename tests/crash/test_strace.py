@@ -103,7 +103,7 @@ def test_a_store_that_tries_fsync_again_believes_what_is_lost(top: Path) -> None
     assert list(attempts(scene, "fsync", "error=EIO", "a-failed-sync-is-tried-again")) == []
 
 
-@pytest.mark.parametrize("mutant", ["slow", "slow-and-without-locks"])
+@pytest.mark.parametrize("mutant", ["slow", "slow-and-without-locks", "the-index-is-not-locked"])
 def test_commands_at_the_same_time_lose_nothing_of_each_other(root: str, mutant: str) -> None:
     """P9; without locks they do."""
     run(root, "old")
