@@ -165,22 +165,29 @@ def tree_damages() -> list[tuple[str, Callable[[str], None], str]]:
 
 
 @pytest.mark.needs("root", "overlay")
-@pytest.mark.parametrize(("how", "what"), [one[1:] for one in tree_damages()], ids=[one[0] for one in tree_damages()])
+@pytest.mark.parametrize(
+    ("driver", "how", "what"),
+    [pytest.param("overlay", how, what, id=f"overlay-{name}") for name, how, what in tree_damages()]
+    # its trees are whole stacks: they hide nothing
+    + [pytest.param("copy", how, what, id=f"copy-{name}") for name, how, what in tree_damages() if name != "opaque"],
+)
 def test_a_tree_that_is_not_what_its_layer_makes_is_named_and_made_again(
-    root: str, how: Callable[[str], None], what: str
+    root: str, driver: str, how: Callable[[str], None], what: str
 ) -> None:
-    store = Store.open(root, "overlay")
+    store = Store.open(root, driver)
     image = put_image(store, "app", FILES, {"c": b"third"})
     prepare(store, "app")
     layers = store.images.load(image).layers
-    how(first_file(f"{root}/snapshots/{layers[0].chain_id.hex}"))
+    place = f"{'copies' if driver == 'copy' else 'snapshots'}/{layers[0].chain_id.hex}"
+    how(first_file(f"{root}/{place}"))
     (finding,) = fsck.check(store).findings
-    assert finding.place == f"snapshots/{layers[0].chain_id.hex}"
+    assert finding.place == place
     assert what in finding.what
     assert finding.images == ("app:latest",)
     assert [finding.mended for finding in check_and_mend(store).findings] == [True]
-    assert Path(first_file(f"{root}/snapshots/{layers[0].chain_id.hex}")).read_bytes() == b"second"
     whole(store)
+    store.snapshots.trees(layers[:1])
+    assert Path(first_file(f"{root}/{place}")).read_bytes() == b"second"
 
 
 @pytest.mark.needs("root", "erofs")
