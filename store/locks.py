@@ -1,8 +1,8 @@
 """flock(2) on the directory whose entries it guards: nothing to create, and the kernel lets go when the holder dies.
 
     ROOT         exclusive while index.json is replaced
-    ROOT/blobs   shared while something is being made of blobs that no reference names yet; exclusive while blobs are deleted
-    ROOT/drafts/X   exclusive by the maker of the draft X
+    ROOT/blobs   the gate: shared while something is looked up and written down, exclusive while things are moved away to be deleted
+    ROOT/drafts/X   exclusive by the maker of the draft X; of a lease, by its holder (leases.py)
 
 ROOT/blobs is taken before ROOT. May be imported on the hot path of `box run`.
 """
