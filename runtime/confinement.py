@@ -43,9 +43,9 @@ def confine(
     for name, soft, hard in limits:
         wanted[name] = (soft, hard)
     for name, (soft, hard) in wanted.items():
-        _limit(program, name, soft, hard)
+        emit_limit(program, name, soft, hard)
     if seccomp and not no_new_privileges:
-        _filter(program, seccomp)  # without no_new_privs it takes CAP_SYS_ADMIN, which is about to go
+        emit_filter(program, seccomp)  # without no_new_privs it takes CAP_SYS_ADMIN, which is about to go
     for number in range(_LAST_CAPABILITY + 1):
         if not capability_mask >> number & 1:
             # EINVAL: past the kernel's last capability.
@@ -65,17 +65,19 @@ def confine(
     if no_new_privileges:
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
         if seccomp:
-            _filter(program, seccomp)
+            emit_filter(program, seccomp)
 
 
-def _limit(program: Program, name: str, soft: int, hard: int) -> None:
+def emit_limit(program: Program, name: str, soft: int, hard: int) -> None:
+    """Add a resource limit; -1 is none. RunError when nobody knows the name."""
     if name not in LIMITS:
         raise RunError(f"unknown limit {name!r}", hint=f"known are {', '.join(LIMITS)}")
     values = b"".join([(NO_LIMIT if value < 0 else value).to_bytes(8, "little") for value in (soft, hard)])
     program.call("prlimit64", 0, LIMITS.index(name), values, None, action=f"set the limit {name} to {soft}:{hard}")
 
 
-def _filter(program: Program, seccomp: bytes) -> None:
+def emit_filter(program: Program, seccomp: bytes) -> None:
+    """Add the installation of a compiled filter."""
     # struct sock_fprog: how many instructions, where.
     fprog = ((len(seccomp) // 8).to_bytes(8, "little"), [seccomp])
     program.call("prctl", PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, fprog, 0, 0, action="install the system call filter")

@@ -24,7 +24,7 @@ _PROT_RW, _PROT_RX, _MAP_PRIVATE_ANONYMOUS = 3, 5, 0x22
 RECORD = 9 * 8  # number, six arguments, tolerated errnos (16 bits each), where to store the result
 
 # rdi: clone3's arguments, rsi: their size, rdx: the records, rcx: where to store a failed record's address and its errno.
-_CODE = bytes.fromhex(
+_BIRTH = bytes.fromhex(
     "f30f1efa"  # endbr64
     "53"  # push rbx
     "4154"  # push r12
@@ -37,6 +37,9 @@ _CODE = bytes.fromhex(
     "415c"  # pop r12
     "5b"  # pop rbx
     "c3"  # ret: the child's pid, or a negative errno
+)
+# rbx: the records, r12: where to store a failed record's address and its errno; what comes behind runs only after a failure.
+STEPS = bytes.fromhex(
     # child:
     "488b03"  # mov rax, [rbx]
     "488b7b08"  # mov rdi, [rbx+8]
@@ -65,9 +68,15 @@ _CODE = bytes.fromhex(
     "75f5"  # jnz tolerated
     "4989442408"  # mov [r12+8], rax
     "49891c24"  # mov [r12], rbx
-    "b8e7000000"  # mov eax, 231: exit_group
-    "bf7d000000"  # mov edi, 125
-    "0f05"  # syscall
+)
+_CODE = (
+    _BIRTH
+    + STEPS
+    + bytes.fromhex(
+        "b8e7000000"  # mov eax, 231: exit_group
+        "bf7d000000"  # mov edi, 125
+        "0f05"  # syscall
+    )
 )
 
 TYPE_CHECKING = False

@@ -12,23 +12,27 @@ Numbers: arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd
 from store.syscalls import MACHINE
 
 X86_64 = {
-    "write": 1, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "socket": 41, "execve": 59, "chdir": 80, "fchdir": 81,
+    "read": 0, "write": 1, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "socket": 41, "execve": 59, "chdir": 80, "fchdir": 81,
     "umask": 95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155,
     "chroot": 161, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "keyctl": 250, "mkdirat": 258,
     "mknodat": 259, "unlinkat": 263, "symlinkat": 266, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308,
+    "execveat": 322, "fcntl": 72, "setdomainname": 171, "fchownat": 260, "sched_setattr": 314, "ioprio_set": 251,
+    "sched_setaffinity": 203, "personality": 135,
     "move_mount": 429, "close_range": 436, "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
 AARCH64 = {
-    "write": 64, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29, "socket": 198, "execve": 221, "chdir": 49,
+    "read": 63, "write": 64, "rt_sigaction": 134, "rt_sigprocmask": 135, "ioctl": 29, "socket": 198, "execve": 221, "chdir": 49,
     "fchdir": 50, "umask": 166, "setsid": 157, "setgroups": 159, "setresuid": 147, "setresgid": 149, "capset": 91,
     "pivot_root": 41, "chroot": 51, "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "keyctl": 219,
     "mkdirat": 34, "mknodat": 33, "unlinkat": 35, "symlinkat": 36, "unshare": 97, "dup3": 24, "prlimit64": 261, "setns": 268,
+    "execveat": 281, "fcntl": 25, "setdomainname": 162, "fchownat": 54, "sched_setattr": 274, "ioprio_set": 30,
+    "sched_setaffinity": 122, "personality": 92,
     "move_mount": 429, "close_range": 436, "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
 NUMBERS = X86_64 if MACHINE == "x86_64" else AARCH64
 
 AT_FDCWD = -100
-EPERM, ENOENT, ENOEXEC, EACCES, EBUSY, EEXIST, ENOTDIR, EINVAL, ENOSYS = 1, 2, 8, 13, 16, 17, 20, 22, 38
+EPERM, ENOENT, ENOEXEC, EACCES, EBUSY, EEXIST, ENOTDIR, EINVAL, EROFS, ENOSYS = 1, 2, 8, 13, 16, 17, 20, 22, 30, 38
 
 
 TYPE_CHECKING = False

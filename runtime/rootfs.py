@@ -92,7 +92,7 @@ class Rootfs:
             if spec.terminal:
                 action = "make a terminal"
                 self._make_terminal()
-            for wanted in sorted(spec.mounts, key=lambda each: len(_parts(each.target))):  # the outer before the inner
+            for wanted in sorted(spec.mounts, key=lambda each: len(parts_of(each.target))):  # the outer before the inner
                 action = str(wanted)
                 self._open(wanted)
             if spec.cwd.strip("/").split("/")[0] not in ("proc", "sys", "dev"):
@@ -233,7 +233,7 @@ class Rootfs:
                 options.append(("size", str(wanted.size)))
             source = self._keep(new_filesystem("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
             directory = True
-        parts = _parts(wanted.target)
+        parts = parts_of(wanted.target)
         if not parts or parts[0] in ("proc", "sys") or parts == ["dev"]:
             raise RunError(
                 f"nothing can be mounted at {wanted.target}",
@@ -245,7 +245,7 @@ class Rootfs:
 
     def _find(self, path: str, *, directory: bool) -> int:
         """`open_mount_point` of `path` as the container will see it: in what is mounted above it, else in the image's tree."""
-        parts = _parts(path)
+        parts = parts_of(path)
         above: list[str] = []
         tree = self.tree
         for mounted, source in self._covered:
@@ -285,7 +285,7 @@ def open_mount_point(tree: int, path: str, *, directory: bool) -> int:
     return here
 
 
-def _parts(path: str) -> list[str]:
+def parts_of(path: str) -> list[str]:
     parts: list[str] = []
     for part in path.split("/"):
         if part == "..":

@@ -1,0 +1,164 @@
+"""The last steps before a bundle's command, as its config.json has them; runtime.entry and runtime.confinement are the same for
+`box run`, which leaves less open."""
+
+import posix as os
+from _signal import SIG_IGN, getsignal
+
+from runtime.bundle import Place, Process
+from runtime.capabilities import VERSION_3, permitted
+from runtime.confinement import PR_CAP_AMBIENT, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, emit_filter, emit_limit
+from runtime.linux import PR_SET_DUMPABLE
+from runtime.program import AT_FDCWD, EINVAL, ENOSYS, EPERM, Program, text
+from store.errors import RunError
+from store.syscalls import RESOLVE_NO_MAGICLINKS, encode, open_how
+
+_PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL, _PR_SET_KEEPCAPS = 2, 4, 8
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_LAST_CAPABILITY = 63
+_SIG_DFL = bytes(32)
+_SIG_SETMASK, _EMPTY_SET = 2, bytes(8)
+_UNCHANGEABLE = (9, 19)
+_ENTERING = open_how(os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_NO_MAGICLINKS)
+POLICIES = {
+    "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5, "SCHED_DEADLINE": 6,
+}  # fmt: skip
+_SCHED_FLAGS = {
+    "SCHED_FLAG_RESET_ON_FORK": 1, "SCHED_FLAG_RECLAIM": 2, "SCHED_FLAG_DL_OVERRUN": 4, "SCHED_FLAG_KEEP_POLICY": 8,
+    "SCHED_FLAG_KEEP_PARAMS": 16, "SCHED_FLAG_UTIL_CLAMP_MIN": 32, "SCHED_FLAG_UTIL_CLAMP_MAX": 64,
+}  # fmt: skip
+_IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def emit_birth(program: Program, process: Process, joined: list[int], *, session: bool = True) -> None:
+    """Add a child's first steps: no signal ignored, a session of its own, into the control groups (descriptors of v1's `tasks`),
+    and what only the machine's /proc can be told."""
+    for number in range(1, 65):
+        if number not in _UNCHANGEABLE and (number in (32, 33) or getsignal(number) == SIG_IGN):
+            program.call("rt_sigaction", number, _SIG_DFL, None, 8)
+    program.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if session:
+        program.call("setsid", tolerated=(EPERM,))
+    if process.oom_score_adj is not None:
+        value = str(process.oom_score_adj).encode()
+        how = open_how(os.O_WRONLY, 0, 0)
+        file = program.call("openat2", AT_FDCWD, b"/proc/self/oom_score_adj\0", how, len(how), action="open oom_score_adj")
+        program.call("write", file, value, len(value), action=f"set process.oomScoreAdj to {process.oom_score_adj}")
+    for tasks in joined:
+        program.call("write", tasks, b"0", 1, action="join the control group")
+
+
+def emit_command(program: Program, process: Process, seccomp: bytes, first_closed: int, *, keyring: bool = True) -> None:
+    """Add the steps from the container's root to the command: descriptors from `first_closed` on closed, working directory,
+    limits, identity, capabilities, no_new_privs, filter, execve."""
+    call = program.call
+    call("close_range", first_closed, 0xFFFFFFFF, 0, action="close descriptors")
+    _emit_scheduling(program, process)
+    if keyring:
+        call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, action="join a new session keyring", tolerated=(ENOSYS, EPERM))
+    for name, soft, hard in process.limits:
+        emit_limit(program, name, soft, hard)
+    if seccomp and not process.no_new_privileges:
+        emit_filter(program, seccomp)
+    sets = process.capabilities
+    held = permitted()
+    masks = {name: mask & held for name, mask in sets.items()} if sets is not None else None
+    if masks is not None:
+        for number in range(_LAST_CAPABILITY + 1):
+            if not masks["bounding"] >> number & 1:
+                call("prctl", PR_CAPBSET_DROP, number, 0, 0, 0, action=f"drop capability {number}", tolerated=(EINVAL,))
+        call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0, action="keep capabilities")
+    groups = b"".join([gid.to_bytes(4, "little") for gid in process.groups])
+    call("setgroups", len(process.groups), groups or None)
+    call("setresgid", process.gid, process.gid, process.gid)
+    call("setresuid", process.uid, process.uid, process.uid)
+    call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if process.umask is not None:
+        call("umask", process.umask)
+    # As the user: a directory that only root may enter is none for it, unless its capabilities say so.
+    if masks is not None:
+        # struct __user_cap_data_struct[2]: the low words, then the high ones.
+        words = [masks[name] >> shift & 0xFFFFFFFF for shift in (0, 32) for name in ("effective", "permitted", "inheritable")]
+        data = b"".join([word.to_bytes(4, "little") for word in words])
+        call("capset", VERSION_3.to_bytes(4, "little") + bytes(4), data, action="set capabilities")
+        call(
+            "prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, action="clear ambient capabilities", tolerated=(EINVAL,)
+        )
+        for number in range(_LAST_CAPABILITY + 1):
+            if (masks["ambient"] & masks["permitted"] & masks["inheritable"]) >> number & 1:
+                call("prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0, action=f"raise capability {number}")
+    cwd = process.cwd
+    directory = call(
+        "openat2", AT_FDCWD, text(cwd), _ENTERING, len(_ENTERING), action="change to the working directory", path=cwd
+    )  # fmt: skip
+    call("fchdir", directory, action="change to the working directory", path=cwd)
+    if process.no_new_privileges:
+        call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
+        if seccomp:
+            emit_filter(program, seccomp)
+    call("rt_sigprocmask", _SIG_SETMASK, _EMPTY_SET, None, len(_EMPTY_SET))
+    program.execute(candidates(process), [encode(word) for word in process.argv], [encode(item) for item in process.env])
+
+
+def candidates(process: Process) -> list[str]:
+    """The paths at which execvp(3) would look for the command, with the container's own PATH."""
+    name = process.argv[0]
+    if "/" in name:
+        return [name]
+    path = next((item[5:] for item in reversed(process.env) if item.startswith("PATH=")), _DEFAULT_PATH)
+    return [f"{folder or '.'}/{name}" for folder in path.split(":")]
+
+
+def not_executed(process: Process, errnos: list[int]) -> RunError:
+    """Why the command could not be executed, in the words by which engines tell 126 from 127."""
+    name = process.argv[0]
+    errno = next((each for each in errnos if each not in (2, 20)), 2 if errnos else 8)
+    if errno == 2 and "/" not in name:
+        return RunError(f'exec: "{name}": executable file not found in $PATH')
+    said = {2: "no such file or directory", 13: "permission denied", 20: "not a directory"}.get(errno) or os.strerror(
+        errno
+    ).lower()
+    return RunError(f'exec: "{name}": {said}')
+
+
+def _emit_scheduling(program: Program, process: Process) -> None:
+    scheduler = process.scheduler
+    if scheduler.value is not None:
+        policy = scheduler.get("policy").choice(*POLICIES, default="SCHED_OTHER")
+        flags = 0
+        for item in scheduler.get("flags").each():
+            flags |= _SCHED_FLAGS[item.choice(*_SCHED_FLAGS, default="SCHED_FLAG_RESET_ON_FORK")]
+        # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period.
+        attributes = b"".join(
+            [
+                (48).to_bytes(4, "little"),
+                POLICIES[policy].to_bytes(4, "little"),
+                flags.to_bytes(8, "little"),
+                scheduler.get("nice").number(least=-20, most=19).to_bytes(4, "little", signed=True),
+                scheduler.get("priority").number(most=99).to_bytes(4, "little"),
+                *[scheduler.get(key).number().to_bytes(8, "little") for key in ("runtime", "deadline", "period")],
+            ]
+        )
+        program.call("sched_setattr", 0, attributes, 0, action=f"set process.scheduler to {policy}")
+    priority = process.io_priority
+    if priority.value is not None:
+        kind = _IO_CLASSES[priority.get("class").choice(*_IO_CLASSES, default="IOPRIO_CLASS_BE")]
+        level = priority.get("priority").number(most=7)
+        program.call("ioprio_set", 1, 0, kind << 13 | level, action="set process.ioPriority")
+    cpus = process.affinity.get("initial").text() if process.affinity.value is not None else ""
+    if cpus:
+        mask = cpu_mask(cpus, process.affinity.get("initial"))
+        program.call("sched_setaffinity", 0, len(mask), mask, action="set process.execCPUAffinity")
+
+
+def cpu_mask(text_: str, place: Place) -> bytes:
+    """The mask of a list of processors such as `0-3,7`."""
+    mask = 0
+    for part in text_.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) > 4095:
+            raise place.wrong("a list of processors, such as 0-3,7")
+        for number in range(int(first), int(last or first) + 1):
+            mask |= 1 << number
+    length = max(8, -(-mask.bit_length() // 64) * 8)
+    return mask.to_bytes(length, "little")

@@ -1,0 +1,335 @@
+"""An OCI runtime's operations on containers of bundles, as engines call them: runtime-spec "Lifecycle". `box-runtime` is their
+command line.
+
+`create` makes all of the container but its command, in the order of the specification: the process in its namespaces (the hooks
+prestart and createRuntime run now, in the machine's own), the mounts (createContainer), the root (pivot_root), and then the
+process waits, without an interpreter (runtime.waiting). `start` lets it go on.
+"""
+
+import posix as os
+import time
+
+from runtime import linux, waiting
+from runtime.bundle import Bundle, load
+from runtime.bundle_command import candidates, emit_birth, emit_command, not_executed
+from runtime.bundle_rootfs import BundleRootfs
+from runtime.engine_state import EngineContainer, spell, started_at, timestamp
+from runtime.hooks import run_hooks
+from runtime.program import Program
+from runtime.records import write
+from runtime.spawn import spawn
+from store.errors import BoxError, RunError, SetupFailed
+from store.syscalls import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_CLONE_FLAGS = {
+    "mount": linux.CLONE_NEWNS, "pid": linux.CLONE_NEWPID, "network": linux.CLONE_NEWNET, "ipc": linux.CLONE_NEWIPC,
+    "uts": linux.CLONE_NEWUTS,
+}  # fmt: skip
+
+_F_SETFD = 2
+_AT_EMPTY_PATH = 0x1000
+_SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, _TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
+_READY = bytes(16)
+_PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
+
+
+class Options:
+    """What `create` is told besides the bundle."""
+
+    __slots__ = ("config", "console_socket", "manager", "no_keyring", "no_pivot", "pid_file", "preserved")
+
+    def __init__(self) -> None:
+        self.config = ""
+        self.console_socket = ""
+        self.pid_file = ""
+        self.preserved = 0
+        self.manager = "cgroupfs"
+        self.no_pivot = self.no_keyring = False
+
+
+def create(root: str, identity: str, directory: str, options: Options, *, stdio: tuple[int, int, int] = (0, 1, 2)) -> list[str]:
+    """Make the container `identity` of the bundle in `directory`, up to its command. Returns warnings; raises BoxError, and
+    nothing is left then."""
+    bundle = load(directory, options.config)
+    if bundle.process is None:
+        raise RunError("config.json has no process, so there is nothing to create", hint="add one: see `box-runtime spec`")
+    if "user" in bundle.namespaces:
+        raise RunError("a user namespace in config.json is not supported yet")
+    if not waiting.available():
+        raise RunError("box-runtime knows no code for this processor yet")
+    if bundle.process.terminal and not options.console_socket:
+        raise RunError("process.terminal is set and there is no --console-socket", hint="engines give one; or set it to false")
+    if options.console_socket and not bundle.process.terminal:
+        raise RunError("there is a --console-socket, but process.terminal is not set")
+    with EngineContainer.create(root, identity) as container:
+        maker = _Maker(container, bundle, options)
+        try:
+            maker.make(stdio)
+        except BaseException:
+            maker.abandon()
+            container.remove()
+            raise
+    return bundle.warnings
+
+
+class _Maker:
+    """Makes one container."""
+
+    def __init__(self, container: EngineContainer, bundle: Bundle, options: Options) -> None:
+        from runtime.container_cgroup import ContainerCgroup
+
+        self._container = container
+        self._bundle = bundle
+        self._options = options
+        self._opened: list[int] = []
+        self._pid = 0
+        self._group: ContainerCgroup | None = None
+
+    def make(self, stdio: tuple[int, int, int]) -> None:
+        from runtime.container_cgroup import ContainerCgroup
+
+        container, bundle = self._container, self._bundle
+        container.state = {
+            "bundle": bundle.directory,
+            "rootfs": bundle.rootfs,
+            "annotations": bundle.annotations,
+            "created": timestamp(time.time()),
+            "owner": "root" if os.geteuid() == 0 else str(os.geteuid()),
+            "config": self._options.config,
+        }
+        container.save()  # from here on, `delete` finds what there is
+        for name in ("start", "result"):
+            os.mkfifo(f"{container.path}/{name}", 0o600)
+        group = self._group = ContainerCgroup.create(
+            bundle.cgroups_path or None, container.identity, bundle.linux.get("resources").value, self._options.manager
+        )
+        container.state["cgroups"] = group.paths
+        container.save()
+        rootfs = BundleRootfs(bundle)
+        try:
+            self._bear(rootfs, stdio)
+        finally:
+            rootfs.close()
+            for fd in self._opened:
+                os.close(fd)
+            self._opened.clear()
+            if rootfs.master >= 0:
+                os.close(rootfs.master)
+        container.state["pid"] = self._pid
+        container.state["started"] = started_at(self._pid)
+        container.save()
+        if self._options.pid_file:
+            write_whole(self._options.pid_file, str(self._pid))
+        self._pid = 0
+
+    def abandon(self) -> None:
+        """Leave nothing of what was made so far."""
+        if self._pid:
+            try:
+                os.kill(self._pid, linux.SIGKILL)
+            except ProcessLookupError:
+                pass
+            os.waitpid(self._pid, 0)
+        if self._group is not None:
+            self._group.kill()
+            self._group.delete()
+
+    def _open(self, *descriptors: int) -> None:
+        self._opened += descriptors
+
+    def _bear(self, rootfs: BundleRootfs, stdio: tuple[int, int, int]) -> None:
+        bundle, group, preserved = self._bundle, self._group, self._options.preserved
+        process = bundle.process
+        if process is None or group is None:
+            raise ValueError("checked by `create`")
+        go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
+        told, tell = os.pipe2(os.O_CLOEXEC)
+        start = os.open(f"{self._container.path}/start", os.O_RDWR | os.O_CLOEXEC)
+        result = os.open(f"{self._container.path}/result", os.O_RDWR | os.O_CLOEXEC)
+        self._open(go_reader, go_writer, told, start, result)
+        # Where the process finds them: above what the engine passes on, and above all that is opened here.
+        base = max(3 + preserved, *self._opened, *rootfs.inherited, tell) + 64
+        names = {name: base + number for number, name in enumerate(("go", "tell", "start", "result"))}
+        waits = Program()
+        self._emit_waiting(waits, rootfs, names, process)
+        steps = [[call.name, call.action, call.path] for call in waits.calls]
+        write(f"{self._container.path}/program", {"steps": steps})
+        binary = waiting.sealed(waiting.image(waits, names["tell"]), 0)
+        self._open(binary)
+
+        births = Program()
+        joined = group.open_to_join()
+        self._open(*joined)
+        emit_birth(births, process, joined)
+        flags = 0
+        for kind, path in bundle.namespaces.items():
+            if not path:
+                flags |= _CLONE_FLAGS.get(kind, 0)
+            elif kind not in ("pid", "mount"):
+                fd = _open_namespace(kind, path)
+                self._open(fd)
+                births.call("setns", fd, 0, action=f"join the {kind} namespace", path=path)
+        for name, fd in (("go", go_reader), ("tell", tell), ("start", start), ("result", result)):
+            births.call("dup3", fd, names[name], 0)
+        if rootfs.slave >= 0:
+            stdio = (rootfs.slave, rootfs.slave, rootfs.slave)
+        for number, fd in enumerate(stdio):
+            if fd != number:
+                births.call("dup3", fd, number, 0)
+        if rootfs.slave >= 0:
+            births.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
+        for fd in rootfs.inherited:
+            births.call("fcntl", fd, _F_SETFD, 0)
+        births.call(
+            "execveat", binary, b"\0", ([b"box-init\0"], bytes(8)), (bytes(8),), _AT_EMPTY_PATH, action="execute what waits"
+        )  # fmt: skip
+        directory = group.open_for_clone()
+        if directory is not None:
+            self._open(directory)
+        self._pid, failure = _spawn(births, flags, directory, bundle.namespaces.get("pid", ""))
+        os.close(tell)
+        if failure is not None and failure.call is not None:
+            raise SetupFailed(failure.call.action, failure.errno, os.strerror(failure.errno), path=failure.call.path)
+        self._hooks("prestart", "createRuntime")
+        os.write(go_writer, b"1")
+        if bundle.hooks["createContainer"]:
+            self._await(told, waits)
+            self._hooks("createContainer", pid=self._pid)
+            os.write(go_writer, b"2")
+        self._await(told, waits)
+        if rootfs.master >= 0:
+            resize(rootfs.master, process.console)
+            send_terminal(self._options.console_socket, rootfs.master)
+
+    def _emit_waiting(self, program: Program, rootfs: BundleRootfs, names: "dict[str, int]", process: "Any") -> None:
+        """All from the namespaces to the command, with the places where the process waits."""
+        bundle, call = self._bundle, program.call
+        new = {kind for kind, path in bundle.namespaces.items() if not path}
+        call("prctl", linux.PR_SET_DUMPABLE, 0, 0, 0, 0)
+        call("read", names["go"], b"\0", 1)
+        if "cgroup" in new:
+            call("unshare", linux.CLONE_NEWCGROUP, action="make a cgroup namespace")
+        for name, said in (("sethostname", bundle.hostname), ("setdomainname", bundle.domainname)):
+            if said:
+                call(name, encode(said), len(encode(said)), path=said)
+        if "network" in new:
+            sock = call("socket", _AF_INET, _SOCK_DGRAM_CLOEXEC, 0)
+            request = b"lo".ljust(16, b"\0") + _IFF_UP.to_bytes(2, "little") + bytes(22)
+            call("ioctl", sock, _SIOCSIFFLAGS, request, action="bring up lo")
+        namespace = "mount" in new
+        if namespace:
+            paths = self._group.paths if self._group is not None else {}
+            shown = paths if list(paths) == ["unified"] else {name: path for name, path in paths.items() if name != "unified"}
+            rootfs.emit_mounts(program, self._container.path, shown)
+        else:
+            call("fchdir", rootfs.tree, path="/")
+        if bundle.hooks["createContainer"]:
+            call("write", names["tell"], _READY, len(_READY))
+            call("read", names["go"], b"\0", 1)
+        rootfs.emit_root(program, pivot=not self._options.no_pivot, namespace=namespace)
+        domain = bundle.linux.get("personality").get("domain").choice(*_PERSONALITIES)
+        if domain:
+            call("personality", _PERSONALITIES[domain])
+        call("write", names["tell"], _READY, len(_READY))
+        # Nobody waits for this pipe any more: what fails from here on is told to `start`.
+        call("dup3", names["result"], names["tell"], os.O_CLOEXEC)
+        call("read", names["start"], b"\0", 1, action="wait for start")
+        first = 3 + self._options.preserved
+        kept = names["tell"]
+        call("close_range", first, kept - 1, 0, action="close descriptors")
+        emit_command(program, process, filter_of(bundle), kept + 1, keyring=not self._options.no_keyring)
+
+    def _await(self, told: int, program: Program) -> None:
+        """Wait until the process is as far as it should be. Raises what it could not do."""
+        message = os.read(told, 16)
+        if message == _READY:
+            return
+        raise failure_of(message, [(call.name, call.action, call.path) for call in program.calls], self._bundle)
+
+    def _hooks(self, *names: str, pid: int = 0) -> None:
+        for name in names:
+            if self._bundle.hooks[name]:
+                state = {**self._container.described(), "pid": self._pid, "status": "creating"}
+                run_hooks(self._bundle.hooks[name], spell(state), pid=pid)
+
+
+def failure_of(message: bytes, steps: "list[tuple[str, str, str]]", bundle: Bundle) -> BoxError:
+    """What it means that the process ended, having said `message`."""
+    if len(message) < 16 or bundle.process is None:
+        return RunError("the container's process was killed before its command was executed")
+    executions = sum(1 for name, _, _ in steps if name == "execve")
+    index, errno = waiting.failed_call(message, len(steps), executions)
+    if not 0 <= index < len(steps) or steps[index][0] == "execve":
+        return not_executed(bundle.process, [errno] if errno != 38 else [2] * len(candidates(bundle.process)))
+    _, action, path = steps[index]
+    return SetupFailed(action, errno, os.strerror(errno), path=path)
+
+
+def filter_of(bundle: Bundle) -> bytes:
+    place = bundle.linux.get("seccomp")
+    if place.missing():
+        return b""
+    from runtime.seccomp_oci import compiled
+
+    return compiled(place.value)
+
+
+def _open_namespace(kind: str, path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as err:
+        raise RunError(f"cannot join the {kind} namespace {path}: {(err.strerror or '').lower()}") from err
+
+
+def _spawn(program: Program, flags: int, directory: "int | None", pid_namespace: str) -> "tuple[int, Any]":
+    if not pid_namespace:
+        return spawn(program, flags, directory)
+    own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    other = _open_namespace("pid", pid_namespace)
+    try:
+        linux.setns(other, linux.CLONE_NEWPID)  # of the children to come
+        try:
+            return spawn(program, flags, directory)
+        finally:
+            linux.setns(own, linux.CLONE_NEWPID)
+    finally:
+        os.close(own)
+        os.close(other)
+
+
+def write_whole(path: str, content: str) -> None:
+    """A file that nobody sees half of, as engines read it the moment that it is there."""
+    draft = f"{path.rpartition('/')[0] or '.'}/.{path.rpartition('/')[2]}"
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, content.encode())
+    finally:
+        os.close(fd)
+    os.rename(draft, path)
+
+
+def resize(master: int, size: tuple[int, int]) -> None:
+    if any(size):
+        import termios
+        from fcntl import ioctl
+
+        height, width = size
+        ioctl(master, termios.TIOCSWINSZ, height.to_bytes(2, "little") + width.to_bytes(2, "little") + bytes(4))
+
+
+def send_terminal(path: str, master: int) -> None:
+    """Give the terminal's master to whoever listens at the socket."""
+    from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
+
+    connection = socket(AF_UNIX, SOCK_STREAM)
+    try:
+        connection.connect(path)
+        connection.sendmsg([b"/dev/ptmx"], [(SOL_SOCKET, SCM_RIGHTS, master.to_bytes(4, "little"))])
+    except OSError as err:
+        raise RunError(f"cannot send the terminal to {path}: {(err.strerror or str(err)).lower()}") from err
+    finally:
+        connection.close()

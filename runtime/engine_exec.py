@@ -1,0 +1,171 @@
+"""`exec` of an OCI runtime: one more process in a container of a bundle, in all its namespaces and control groups."""
+
+import posix as os
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+from runtime import linux
+from runtime.bundle import Place, Process
+from runtime.bundle_command import candidates, emit_birth, emit_command, not_executed
+from runtime.container import FORWARDED
+from runtime.engine import filter_of, resize, send_terminal, write_whole
+from runtime.engine_operations import bundle_of, group_of
+from runtime.engine_state import EngineContainer
+from runtime.program import Program
+from runtime.spawn import spawn
+from store.errors import BoxError, RunError, SetupFailed
+from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+_JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
+_TIOCSCTTY = 0x540E
+_PTMX = os.makedev(5, 2)
+
+
+class ExecOptions:
+    """What `exec` is told besides the process."""
+
+    __slots__ = ("cgroups", "console_socket", "detach", "pid_file", "preserved")
+
+    def __init__(self) -> None:
+        self.cgroups: list[str] = []
+        self.console_socket = ""
+        self.pid_file = ""
+        self.preserved = 0
+        self.detach = False
+
+
+def execute(root: str, identity: str, document: "dict[str, Any]", options: ExecOptions) -> int:
+    """Run the process that `document` (config.json's `process`; what it leaves out is the container's own) describes. Its exit
+    status; 0 at once with `detach`."""
+    with EngineContainer.open(root, identity) as container:
+        if container.status not in ("running", "created"):
+            raise RunError(f"cannot exec in a container that is {container.status}: {identity}")
+        if group_of(container).frozen():
+            raise RunError(f"cannot exec in a paused container: {identity}", hint=f"box-runtime resume {identity}")
+        pid, master = _bear(container, document, options)
+    if options.pid_file:
+        write_whole(options.pid_file, str(pid))
+    if master >= 0 and options.console_socket:
+        os.close(master)
+        master = -1
+    if options.detach:
+        return 0
+    return _wait(pid, master)
+
+
+def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecOptions) -> tuple[int, int]:
+    bundle = bundle_of(container)
+    own = dict(bundle.raw.get("process") or {})
+    added = document.pop("env+", []), document.pop("cap+", {})
+    whole = {**own, "terminal": False, "consoleSize": None, **document}
+    whole["env"] = [*(whole.get("env") or []), *added[0]]
+    if added[1]:
+        sets = whole.get("capabilities") or {}
+        whole["capabilities"] = {**sets, **{name: [*(sets.get(name) or []), *names] for name, names in added[1].items()}}
+    process = Process(Place(whole, "process"))
+    if process.terminal and options.detach and not options.console_socket:
+        raise RunError("process.terminal is set and there is no --console-socket", hint="engines give one; or leave out --tty")
+    opened: list[int] = []
+    master = -1
+    target = container.pid
+    pidfd = linux.pidfd_open(target)
+    opened.append(pidfd)
+    try:
+        try:
+            inside = os.open(f"/proc/{target}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.append(inside)
+            linux.pidfd_send_signal(pidfd, 0)  # alive after that was opened: it is its own
+        except (ProcessLookupError, FileNotFoundError) as err:
+            raise RunError(f"container not running: {container.identity}") from err
+        group = group_of(container)
+        if options.cgroups:
+            group = group.sub_group(options.cgroups)
+        program = Program()
+        joined = group.open_to_join()
+        opened += joined
+        emit_birth(program, process, joined)
+        program.call("setns", pidfd, _JOINED, action="join the container's namespaces")
+        program.call("fchdir", inside, action="enter the container's root")
+        program.call("chroot", b".\0", action="enter the container's root")
+        program.call("umask", 0o022)
+        stdio = (0, 1, 2)
+        if process.terminal:
+            from runtime.terminal import open_terminal
+
+            devpts = openat2(inside, "dev/pts", os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+            opened.append(devpts)
+            if os.stat("ptmx", dir_fd=devpts, follow_symlinks=False).st_rdev != _PTMX:
+                raise SetupFailed("open a terminal", 0, "the container's /dev/pts is no devpts", path="/dev/pts/ptmx")
+            master, slave = open_terminal(devpts)
+            opened.append(slave)
+            if slave <= 2:
+                slave = fcntl(slave, F_DUPFD_CLOEXEC, 3)
+                opened.append(slave)
+            stdio = (slave, slave, slave)
+            resize(master, process.console)
+            if options.console_socket:
+                send_terminal(options.console_socket, master)
+        for number, fd in enumerate(stdio):
+            if fd != number:
+                program.call("dup3", fd, number, 0)
+        if process.terminal:
+            program.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
+        emit_command(program, process, filter_of(bundle), 3 + options.preserved)
+        directory = group.open_for_clone(target)
+        if directory is not None:
+            opened.append(directory)
+        ours = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        opened.append(ours)
+        linux.setns(pidfd, linux.CLONE_NEWPID)  # of the children to come
+        try:
+            pid, failure = spawn(program, 0, directory)
+        finally:
+            linux.setns(ours, linux.CLONE_NEWPID)
+        if failure is not None:
+            os.waitpid(pid, 0)
+            raise _error(failure, process)
+        return pid, master
+    except BaseException:
+        if master >= 0:
+            os.close(master)
+        raise
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _error(failure: "Any", process: Process) -> BoxError:
+    if failure.call is None or failure.call.name == "execve":
+        return not_executed(process, failure.executions or [failure.errno] * len(candidates(process)))
+    return SetupFailed(failure.call.action, failure.errno, os.strerror(failure.errno), path=failure.call.path)
+
+
+def _wait(pid: int, master: int) -> int:
+    """The process' exit status; signals are passed on meanwhile, and with a terminal of its own its input and output."""
+    if master >= 0:
+        from runtime.attach import Copies
+
+        copies = Copies(True, 0, 1, 2)
+        copies.begin(master)
+        copies.until_end(pid)
+        copies.close()
+
+    def pass_on(number: int, frame: "FrameType | None") -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+    from _signal import signal as set_handler
+
+    former = [(number, set_handler(number, pass_on)) for number in FORWARDED]
+    try:
+        _, status = os.waitpid(pid, 0)
+    finally:
+        for number, handler in former:
+            set_handler(number, handler)
+    return 128 + (status & 0x7F) if status & 0x7F else status >> 8
