@@ -12,7 +12,8 @@ Numbers: arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd
 from store.syscalls import MACHINE
 
 X86_64 = {
-    "read": 0, "write": 1, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "socket": 41, "execve": 59, "chdir": 80, "fchdir": 81,
+    "read": 0, "write": 1,
+    "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "socket": 41, "execve": 59, "chdir": 80, "fchdir": 81,
     "umask": 95, "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capset": 126, "pivot_root": 155,
     "chroot": 161, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "keyctl": 250, "mkdirat": 258,
     "mknodat": 259, "unlinkat": 263, "symlinkat": 266, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308,
