@@ -1,7 +1,7 @@
 """flock(2) on the directory whose entries it guards: nothing to create, and the kernel lets go when the holder dies.
 
     ROOT         exclusive while index.json is replaced
-    ROOT/blobs   the gate: shared while something is looked up and written down, exclusive while things are moved away to be deleted
+    ROOT/blobs   the gate: shared while something is looked up and written down, exclusive while things are moved away
     ROOT/drafts/X   exclusive by the maker of the draft X; of a lease, by its holder (leases.py)
 
 ROOT/blobs is taken before ROOT. May be imported on the hot path of `box run`.
