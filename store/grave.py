@@ -12,6 +12,8 @@ from store.errors import StoreError
 from store.faults import Attempt
 from store.trees import delete_tree
 
+MARKS = ("complete", ".checked")  # see the drivers: files that say that what lies beside them is to be believed
+
 
 class Grave:
     """A draft's directory; what was moved there is deleted when it is closed, by the next command if that is killed."""
@@ -43,6 +45,7 @@ class Grave:
         if not os.path.lexists(path):
             return None
         with Attempt("delete what nothing uses"):
+            _disown(path)
             delete_tree(path)
         return ""
 
@@ -56,6 +59,17 @@ class Grave:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def _disown(path: str) -> None:
+    """Take the marks away that say of a snapshot that it is whole, before it is taken to pieces where it lies."""
+    try:
+        names = os.listdir(path)
+    except NotADirectoryError:
+        return
+    for name in names:
+        if name.endswith(MARKS):
+            os.unlink(f"{path}/{name}")
 
 
 def space(path: str) -> int:

@@ -13,6 +13,7 @@ from store.collect import Deleted, delete_image, forget_images, gc, nothing_used
 from store.digest import OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, Digest
 from store.documents import canonical
 from store.errors import ReferenceMissing, StoreError
+from store.grave import Grave
 from store.images import stack
 from store.layout import Store
 from store.marks import InUse, Keep, Used, keep_nothing
@@ -39,6 +40,10 @@ def _prune(store: Store, *, unused: bool = False, keep: Keep = keep_nothing, use
     forgotten = forget_images(store, unused=unused, used=used)
     collected = gc(store, keep=keep, used=used)
     return Deleted(forgotten.names, forgotten.images, collected.gone, forgotten.deferred or collected.deferred)
+
+
+def full_disk(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 def test_an_image_goes_with_all_that_only_it_used(store: Store) -> None:
@@ -257,12 +262,39 @@ def test_a_disk_too_full_for_a_grave_does_not_keep_anything_from_being_deleted(
     prepare(store, "app")
     store.references.forget([store.references.get("app").digest])
 
-    def full(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-
-    monkeypatch.setattr("os.mkdir", full)
+    monkeypatch.setattr("os.mkdir", full_disk)
     gc(store)
     assert (_blobs(store), store.snapshots.all()) == (set(), [])
+
+
+@pytest.mark.parametrize("driver", ["overlay", "erofs", "copy"])
+def test_a_deletion_without_a_grave_that_is_killed_leaves_no_half_tree_that_is_believed(
+    root: str, driver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(root, driver)
+    image = put_image(store, "app", {"a": b"1"})
+    prepare(store, "app")
+    (layer,) = store.images.load(image).layers
+    store.references.forget([image.digest])
+
+    def killed(path: str) -> None:
+        for place, _, names in os.walk(path):
+            for name in names:
+                if name == "a" or name.endswith(".erofs"):
+                    os.truncate(f"{place}/{name}", 0)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.mkdir", full_disk)
+        patch.setattr("store.grave.delete_tree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            for path in filter(os.path.lexists, store.snapshot_places(layer.chain_id)):
+                Grave(store.drafts).take(path)
+    view = Store.open(root, driver).snapshots.view([layer])
+    file = os.open("a", os.O_RDONLY, dir_fd=view)
+    assert os.read(file, 10) == b"1"
+    os.close(file)
+    os.close(view)
 
 
 def test_a_killed_deletion_leaves_only_drafts_which_the_next_command_sweeps(store: Store) -> None:
