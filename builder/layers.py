@@ -56,14 +56,15 @@ def keep_upper(store: Store, upper: str, chain: Chain, epoch: int) -> Result:
     from store.pack import pack_changeset
     from store.private import is_whole, reduce
 
+    gone: list[bytes] = []
     if is_whole(upper):
         view = store.snapshots.view(chain)
         try:
             with Attempt("compare what the command left"):
-                reduce(upper, view)
+                gone = reduce(upper, view)
         finally:
             os.close(view)
     with os.scandir(upper) as entries:
-        if next(entries, None) is None:
+        if next(entries, None) is None and not gone:
             return Result()
-    return keep(store, upper, chain, lambda descriptor, write: pack_changeset(descriptor, write, epoch=epoch))
+    return keep(store, upper, chain, lambda descriptor, write: pack_changeset(descriptor, write, epoch=epoch, gone=gone))

@@ -12,6 +12,7 @@ from builder.layers import Write
 from store.attributes import set_xattrs
 from store.directories import WHITEOUT
 from store.errors import BuildError, StoreError
+from store.lowers import make_whiteout
 from store.tar_read import DIRECTORY, FILE, SYMLINK, Entry
 from store.tar_write import TarWriter
 
@@ -123,7 +124,7 @@ class _Writer:
             entry = self._entry(SYMLINK, member, node)
             entry.link = node.target
         else:
-            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=directory)
+            make_whiteout(name, directory)
             entry = self._entry(FILE, member, Node("file"))
         os.utime(name, ns=(self._time, self._time), dir_fd=directory, follow_symlinks=False)
         self._tar.add(entry)

@@ -14,11 +14,13 @@ from runtime import linux
 from runtime.journal import Journal
 from runtime.lifecycle import not_running, process_of
 from runtime.state import Container, Containers
+from store.clones import clone_tree
 from store.errors import BoxError, ContainerMissing, ReferenceMissing, RunError
 from store.faults import Attempt
 from store.images import Image
 from store.layout import Store
 from store.overlay import mount_overlay
+from store.private import is_whole
 from store.record import Record
 from store.syscalls import (
     AT_EMPTY_PATH,
@@ -84,6 +86,8 @@ def open_merged(container: Container) -> int:
             return descriptor
     _check_ended(container)
     with Attempt(f"mount the files of container {container.name}"):
+        if is_whole(upper_of(container)):
+            return clone_tree(upper_of(container), LOOKED_AT)
         return mount_overlay([upper_of(container), *_lowers(container)], attributes=LOOKED_AT)
 
 

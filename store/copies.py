@@ -12,7 +12,7 @@ import stat
 from collections.abc import Collection
 
 from store.attributes import read_xattrs, set_xattrs
-from store.lowers import is_whiteout
+from store.lowers import is_mark
 from store.reflink import clones
 from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from store.tar_read import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Entry, shown
@@ -209,7 +209,7 @@ def lay_over(layer: int, tree: int, opaque: Collection[bytes]) -> None:
                     todo.append(whole)
                     continue
                 delete_tree(name, dir_fd=below)
-                if not is_whiteout(status):
+                if not is_mark(status):
                     os.rename(name, name, src_dir_fd=above, dst_dir_fd=below)
         finally:
             os.close(above)

@@ -9,7 +9,7 @@ import stat
 
 from store.attributes import OPAQUE, read_xattrs, set_xattrs
 from store.errors import ArchiveError
-from store.lowers import Found, Lowers, is_whiteout
+from store.lowers import Found, Lowers, is_mark, make_whiteout
 from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from store.tar_read import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Entry, shown
 from store.trees import delete_tree
@@ -139,7 +139,7 @@ class Directories:
             status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
                 return os.readlink(name, dir_fd=here.fd)
-            if not is_whiteout(status):
+            if not is_mark(status):
                 raise ArchiveError(f"a file has entries below it: {shown(path)}") from err
             entry = plain_directory(path)
         self.make(here, name, entry)
@@ -196,7 +196,7 @@ class Directories:
 
     def whiteout(self, parent: Directory, name: bytes) -> None:
         """Let `name` in `parent`, where nothing has it yet, hide what the layers below have there."""
-        os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent.fd)
+        make_whiteout(name, parent.fd)
         self._whiteouts.add(parent.below(name))
 
     def close(self) -> None:
@@ -244,7 +244,7 @@ class Directories:
                 above, _, name = path.rpartition(b"/")
                 try:
                     parent = self._real(above)
-                    if is_whiteout(os.stat(name, dir_fd=parent.fd, follow_symlinks=False)):
+                    if is_mark(os.stat(name, dir_fd=parent.fd, follow_symlinks=False)):
                         os.unlink(name, dir_fd=parent.fd)
                 except OSError as err:
                     if err.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -254,7 +254,7 @@ class Directories:
         """overlayfs merges the roots of all layers, opaque or not: each name below is deleted instead."""
         for name in self._lowers.names():
             try:
-                os.mknod(name, stat.S_IFCHR, 0, dir_fd=self._root.fd)
+                make_whiteout(name, self._root.fd)
             except FileExistsError:
                 status = os.stat(name, dir_fd=self._root.fd, follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):

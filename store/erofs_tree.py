@@ -6,6 +6,7 @@ of an entry, an opaque directory.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -14,12 +15,15 @@ from typing import Protocol
 from store.acl import settled_xattrs
 from store.directories import LINK_DEPTH, WHITEOUT, entry_of, plain_directory
 from store.errors import ArchiveError
+from store.faults import Attempt
 from store.lowers import Found
 from store.tar_read import CHARACTER, DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, TarReader, shown
 from store.unpack import AUFS, OPAQUE_MARK, refuse_whiteout_device
 
 DELETED = Entry(CHARACTER, b"", 0, 0, 0, 0)
 """A whiteout: the kernel shows it as a character device 0:0."""
+
+NAME_MAX = 255  # of EROFS, as of every other file system
 
 
 class Below(Protocol):
@@ -99,12 +103,16 @@ class LayerTree:
             parent_name, _, name = entry.name.rpartition(b"/")
             kind = entry.kind
             plain = kind == FILE and entry.xattrs is None and entry.pieces is None
-            if plain and parent_name == last and name and name[:4] != WHITEOUT and name not in children:
+            if plain and parent_name == last and name and name[:4] != WHITEOUT and name not in children and len(name) <= NAME_MAX:
                 entry.name = name
                 entry.address += base
                 children[name] = entry
                 continue
-            self._place(entry, parent_name, name, reader)
+            try:
+                self._place(entry, parent_name, name, reader)
+            except OSError:
+                with Attempt(f"unpack {shown(entry.name)}"):
+                    raise
             last = self._last_name
             children = self._last.children
         return count
@@ -132,6 +140,7 @@ class LayerTree:
         if entry.xattrs and kind != HARDLINK:
             entry.mode, xattrs = settled_xattrs(entry)
             entry.xattrs = xattrs or None
+        _check_length(name)
         if kind == DIRECTORY:
             self._make(parent, name, entry)
         elif kind == HARDLINK:
@@ -178,6 +187,7 @@ class LayerTree:
     def _hardlink(self, parent: Dir, name: bytes, entry: Entry) -> None:
         above, _, target = entry.link.rpartition(b"/")
         origin = self._parent(above)
+        _check_length(target)
         node = origin.children.get(target)
         if node is None:
             self._copy_up(parent, name, _join(origin.path, target), entry)
@@ -211,6 +221,7 @@ class LayerTree:
         name = name[len(WHITEOUT) :]
         if name in (b"", b".", b".."):
             raise ArchiveError("a whiteout that names nothing, or a directory's own or parent's name")
+        _check_length(name)
         there = parent.children.get(name)
         if there is None:
             parent.children[name] = DELETED
@@ -261,6 +272,7 @@ class LayerTree:
         path = _join(here.path, name)
         if name.startswith(WHITEOUT):
             raise ArchiveError(f"a directory whose name means a deleted file: {shown(path)}")
+        _check_length(name)
         entry = plain_directory(path)
         if there is None:
             lower = self._lower(path)
@@ -312,6 +324,11 @@ def walk(root: Dir) -> Iterator[Dir]:
         here = todo.pop()
         yield here
         todo += [child for child in here.children.values() if isinstance(child, Dir)]
+
+
+def _check_length(name: bytes) -> None:
+    if len(name) > NAME_MAX:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
 def _join(above: bytes, name: bytes) -> bytes:

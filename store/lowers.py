@@ -17,6 +17,20 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
+def make_whiteout(name: bytes, directory: int) -> None:
+    """Make such a mark. On overlayfs there can be none, nor trees to be stacked: what only the `copy` driver reads is marked by a
+    socket there, which no layer has."""
+    try:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+    except PermissionError:
+        os.mknod(name, stat.S_IFSOCK, dir_fd=directory)
+
+
+def is_mark(status: os.stat_result) -> bool:
+    """Whether this is what make_whiteout makes, in a tree that is being unpacked."""
+    return is_whiteout(status) or stat.S_ISSOCK(status.st_mode)
+
+
 class Found:
     """A name in one of the trees: `directory` is the descriptor of what holds it, and lives as long as this does."""
 

@@ -35,29 +35,33 @@ class Packed(Record):
     size: int
 
 
-def pack_changeset(upper: int, write: Write, *, epoch: int, skip: Collection[bytes] = ()) -> Packed:
+def pack_changeset(upper: int, write: Write, *, epoch: int, skip: Collection[bytes] = (), gone: Collection[bytes] = ()) -> Packed:
     """Write what the directory open as `upper` changes, as a layer, through `write`.
 
     Each directory comes before what is in it, its other entries sorted by bytes before its directories. Times after `epoch`
     (seconds) become `epoch`. Whiteouts become `.wh.NAME`, opaque directories get `.wh..wh..opq`. Sockets, and the paths in
-    `skip` (relative, without a slash in front), do not belong to the layer.
+    `skip` (relative, without a slash in front), do not belong to the layer. What is at the paths `gone` below is deleted, too.
 
     On return `upper` is what unpacking the layer would make: times are clamped, what does not belong is deleted. Nobody else may
     write there meanwhile. StoreError when the directory holds what no layer can.
     """
     with Attempt("pack the changes"), Behind(write, BUFFER) as behind:
-        packer = _Packer(upper, TarWriter(behind), epoch, skip)
+        packer = _Packer(upper, TarWriter(behind), epoch, skip, gone)
         packer.pack()
     return Packed(packer.tar.entries, packer.tar.size)
 
 
 class _Packer:
-    __slots__ = ("_epoch", "_links", "_skip", "_upper", "tar")
+    __slots__ = ("_epoch", "_gone", "_links", "_skip", "_upper", "tar")
 
-    def __init__(self, upper: int, tar: TarWriter, epoch: int, skip: Collection[bytes]) -> None:
+    def __init__(self, upper: int, tar: TarWriter, epoch: int, skip: Collection[bytes], gone: Collection[bytes]) -> None:
         self._upper = upper
         self._epoch = epoch * 1_000_000_000
         self._skip = frozenset(skip)
+        self._gone: dict[bytes, list[bytes]] = {}
+        for path in gone:
+            above, _, name = path.rpartition(b"/")
+            self._gone.setdefault(above, []).append(name)
         self._links: dict[tuple[int, int], bytes] = {}
         self.tar = tar
 
@@ -108,6 +112,7 @@ class _Packer:
                         unwanted.append(name)
                     else:
                         found.append((WHITEOUT + name if is_whiteout(status) else name, name, status))
+        found += [(WHITEOUT + name, name, own) for name in self._gone.get(path, ())]
         found.sort(key=lambda each: each[0])
         for shape, name, seen in found:
             if len(prefix) + len(shape) > DEFAULT_LIMITS.path:

@@ -55,15 +55,15 @@ def private_tree(lowers: "Sequence[str]", upper: "str | None", attributes: int, 
     return clone_tree(upper, attributes, mapping=mapping)
 
 
-def reduce(upper: str, below: int) -> None:
+def reduce(upper: str, below: int) -> "list[bytes]":
     """Leave of the whole `upper` what an overlay's upper directory would have on top of the tree open as `below`: what differs,
-    the directories that lead there, and whiteouts of what is gone."""
+    and the directories that lead there. Returns the paths of what is gone, and would have a whiteout."""
     from store.compare import DELETED, always, compare
 
     tree = os.open(upper, _DIRECTORY)
     try:
         kept = {b""}
-        gone = []
+        gone: list[bytes] = []
         for change in compare(below, tree, times=always):
             above = change.path
             if change.kind == DELETED:
@@ -73,11 +73,10 @@ def reduce(upper: str, below: int) -> None:
                 kept.add(above)
                 above = above.rpartition(b"/")[0]
         _keep_only(tree, kept)
-        for path in sorted(gone):
-            _whiteout(tree, path)
     finally:
         os.close(tree)
     os.removexattr(upper, _WHOLE)
+    return gone
 
 
 def _keep_only(top: int, kept: "set[bytes]") -> None:
@@ -96,20 +95,6 @@ def _keep_only(top: int, kept: "set[bytes]") -> None:
             os.utime(directory, ns=(status.st_atime_ns, status.st_mtime_ns))
         finally:
             os.close(directory)
-
-
-def _whiteout(top: int, path: bytes) -> None:
-    above, _, name = path.rpartition(b"/")
-    try:
-        directory = _open(top, above)
-    except OSError:
-        return  # what was above it is gone itself, or no directory any more
-    try:
-        status = os.fstat(directory)
-        os.mknod(name, 0o20000, 0, dir_fd=directory)
-        os.utime(directory, ns=(status.st_atime_ns, status.st_mtime_ns))
-    finally:
-        os.close(directory)
 
 
 def _is_directory(directory: int, name: bytes) -> bool:

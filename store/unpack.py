@@ -22,7 +22,7 @@ from store.directories import WHITEOUT, Directories, Directory, entry_of
 from store.errors import ArchiveError, BlobCorrupt
 from store.faults import Attempt
 from store.flow import Flow
-from store.lowers import Lowers, is_whiteout
+from store.lowers import Lowers, is_mark
 from store.record import Record
 from store.tar_read import (
     BLOCK_DEVICE,
@@ -233,7 +233,7 @@ class _Unpacker:
         except FileNotFoundError:
             self._copy_up(parent, name, origin.below(target), entry)
             return
-        if stat.S_ISDIR(status.st_mode) or is_whiteout(status):
+        if stat.S_ISDIR(status.st_mode) or is_mark(status):
             raise ArchiveError(f"a hard link to what is not a file: {shown(entry.name)} -> {shown(entry.link)}")
         try:
             os.link(target, name, src_dir_fd=origin.fd, dst_dir_fd=parent.fd, follow_symlinks=False)

@@ -67,10 +67,10 @@ class Sides:
 
     def take(self, data: bytes) -> BoxError | None:
         """Import a layer everywhere: all take it, or all refuse it for the same reason, which is returned."""
-        first, *others = [side.take(data) for side in self.sides]
-        for other in others:
-            assert (type(other), getattr(other, "message", "")) == (type(first), getattr(first, "message", ""))
-        return first
+        errors = [side.take(data) for side in self.sides]
+        said = [f"{type(error).__name__}: {error.message}" if error is not None else "" for error in errors]
+        assert said == said[:1] * len(said)
+        return errors[0]
 
     def same_tree(self) -> dict[bytes, seen.Seen]:
         """What the stacks show, which is the same."""

@@ -81,13 +81,14 @@ def _dressed(
 ) -> bytes:
     """The member, with all of it said by PAX that a plain header may have no room for."""
     more = {b"path": path, b"uid": b"%d" % owner[0], b"gid": b"%d" % owner[1], b"mtime": _seconds(mtime)}
+    said = [each[:20] for each in what]
     if make in (symlink, hardlink):
         more[b"linkpath"] = what[0]
         what = (b"x",)
     more |= {b"SCHILY.xattr." + name: value for name, value in xattrs.items()}
     fields = {} if make is symlink else {"mode": mode}
     data = pax(more) + make(b"x/" if make is directory else b"x", *what, **fields)
-    return Member(data, f"{make.__name__}({path!r}, {[each[:20] for each in what]!r}, {mode:#o}, {owner}, {mtime}, {xattrs!r})")
+    return Member(data, f"{make.__name__}({path!r}, {said!r}, {mode:#o}, {owner}, {mtime}, {xattrs!r})")
 
 
 def _seconds(nanoseconds: int) -> bytes:
