@@ -159,6 +159,8 @@ def _references(store: Store) -> Iterator[Finding]:
         with store.shared():
             current = signature(os.stat(f"{store.root}/index.json"))
             names = {entry.name: entry.descriptor.digest.hex for entry in store.references.all() if entry.name is not None}
+            if signature(os.stat(f"{store.root}/index.json")) != current:
+                return  # replaced meanwhile, and `references` after it
     except FileNotFoundError:
         return
     except (OSError, UnicodeDecodeError) as err:

@@ -1,4 +1,4 @@
-"""Eight builders beside two collectors: `python -m tests.crash.crowd ROLE ROOT NUMBER SECONDS` is one of them.
+"""Eight builders beside two collectors and a checker: `python -m tests.crash.crowd ROLE ROOT NUMBER SECONDS` is one of them.
 
 A builder builds, looks at every byte of what it built, mounts it, and deletes some of it again; a collector collects. What each
 did is printed as JSON. Whatever goes wrong ends a member of the crowd with a traceback.
@@ -19,20 +19,22 @@ from store import fsck
 from store.collect import delete_image, forget_images, gc
 from store.layout import Store
 from store.marks import keep_nothing
+from store.mend import check_and_mend
 from store.record import Record
 from tests.crash.actions import build, in_use
 from tests.store.samples import damage
 
 REPOSITORY = Path(__file__).parents[2]
-BUILDERS, COLLECTORS = 8, 2
+BUILDERS, COLLECTORS, CHECKERS = 8, 2, 1
 SAME = "  - write: {to: /same, text: the same}\n  - mkdir: /d\n"
 
 
 class Report(Record):
-    """What a crowd did: builds, collections, objects that those deleted; what is damaged, and how a build's digest varied."""
+    """What a crowd did: builds, collections, objects that those deleted, checks; what is damaged, and a build's digests."""
 
     builds: int
     collections: int
+    checks: int
     deleted: int
     damaged: tuple[str, ...]
     digests: tuple[str, ...]
@@ -43,6 +45,7 @@ def crowd(root: str, seconds: float) -> Report:
     serial = build(Store.open(f"{root}-alone"), "same", SAME)
     Store.open(root)
     roles = [("build", number) for number in range(BUILDERS)] + [("collect", number) for number in range(COLLECTORS)]
+    roles += [("check", number) for number in range(CHECKERS)]
     members = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.crash.crowd", role, root, str(number), str(seconds)],
@@ -59,10 +62,10 @@ def crowd(root: str, seconds: float) -> Report:
     damaged = [*damage(root), *(f"{finding.place}: {finding.what}" for finding in fsck.check(store).findings)]
     damaged += [f"draft {name}" for name in os.listdir(store.drafts.path)]
     digests = {serial, *(digest for one in done for digest in one.get("digests", []))}
-    return Report(
-        sum(one.get("builds", 0) for one in done), sum(one.get("collections", 0) for one in done),
-        sum(one.get("deleted", 0) for one in done), tuple(damaged), tuple(sorted(digests)),
-    )  # fmt: skip
+    builds, collections, checks, deleted = (
+        sum(one.get(what, 0) for one in done) for what in ("builds", "collections", "checks", "deleted")
+    )
+    return Report(builds, collections, checks, deleted, tuple(damaged), tuple(sorted(digests)))
 
 
 def _build(root: str, number: int, until: float) -> dict[str, object]:
@@ -107,7 +110,18 @@ def _collect(root: str, number: int, until: float) -> dict[str, object]:
     return {"collections": collections, "deleted": deleted}
 
 
+def _check(root: str, number: int, until: float) -> dict[str, object]:
+    checks = 0
+    while time.monotonic() < until:
+        store = Store.open(root)
+        checked = check_and_mend(store, used=in_use(store)) if checks % 2 else fsck.check(store)
+        assert checked.findings == (), checked.findings
+        checks += 1
+    return {"checks": checks}
+
+
+ROLES = {"build": _build, "collect": _collect, "check": _check}
+
 if __name__ == "__main__":
     role, root, number, seconds = sys.argv[1:]
-    act = _build if role == "build" else _collect
-    sys.stdout.write(json.dumps(act(root, int(number), time.monotonic() + float(seconds))))
+    sys.stdout.write(json.dumps(ROLES[role](root, int(number), time.monotonic() + float(seconds))))

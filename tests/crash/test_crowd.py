@@ -18,3 +18,4 @@ def test_eight_builders_beside_two_collectors_lose_nothing_and_build_the_same(to
     assert report.builds > 20
     assert report.collections > 5
     assert report.deleted > 5
+    assert report.checks > 2
