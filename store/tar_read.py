@@ -374,7 +374,6 @@ class TarReader:
                 raise ArchiveError(f"a device number that cannot be: {shown(name)}")
         return entry
 
-
     def _make_sparse(self, entry: Entry, header: bytes, records: dict[bytes, bytes]) -> None:
         from store import tar_sparse
 
