@@ -65,18 +65,38 @@ def reduce(upper: str, below: int) -> "list[bytes]":
         kept = {b""}
         gone: list[bytes] = []
         for change in compare(below, tree, times=always):
-            above = change.path
             if change.kind == DELETED:
                 gone.append(change.path)
-                above = above.rpartition(b"/")[0]
-            while above not in kept:
-                kept.add(above)
-                above = above.rpartition(b"/")[0]
+                _add(change.path.rpartition(b"/")[0], kept)
+            else:
+                _add(change.path, kept)
+        for names in _linked(tree):
+            if not kept.isdisjoint(names):  # a link to a file of the image is one to the changed file
+                for name in names:
+                    _add(name, kept)
         _keep_only(tree, kept)
     finally:
         os.close(tree)
     os.removexattr(upper, _WHOLE)
     return gone
+
+
+def _add(path: bytes, kept: "set[bytes]") -> None:
+    """Add a path and all above it."""
+    while path not in kept:
+        kept.add(path)
+        path = path.rpartition(b"/")[0]
+
+
+def _linked(top: int) -> "list[list[bytes]]":
+    """The names of each file that has several."""
+    from store.walk import walk
+
+    found: dict[tuple[int, int], list[bytes]] = {}
+    for node in walk(top):
+        if node.status.st_nlink > 1 and node.status.st_mode & 0o170000 != 0o040000:
+            found.setdefault((node.status.st_dev, node.status.st_ino), []).append(node.path)
+    return list(found.values())
 
 
 def _keep_only(top: int, kept: "set[bytes]") -> None:

@@ -26,7 +26,8 @@ def difference(made: int, kept: int) -> str | None:
 
 
 def _count(old: Seen, new: Seen) -> bool:
-    return old.kind != "directory"
+    whiteout = old.kind == "character device" and old.device == (0, 0)  # whose time is that of its making, whoever made it
+    return old.kind != "directory" and not whiteout
 
 
 def _said(change: Change, number: int) -> str:

@@ -118,6 +118,16 @@ def _ext4() -> str:
     return _root() or _program("mkfs.ext4") or ("" if os.path.exists("/dev/loop-control") else "no loop devices")
 
 
+def _xfs() -> str:
+    return _root() or _program("mkfs.xfs") or ("" if os.path.exists("/dev/loop-control") else "no loop devices") or _kernel("xfs")
+
+
+def _kernel(name: str) -> str:
+    """Whether the kernel has this file system, by itself or as a module that mount(8) loads."""
+    reason = _in_child(lambda: syscalls.syscall("fsopen", syscalls.FSOPEN, name.encode(), 1))
+    return reason and f"no {name}: {reason}"
+
+
 def _podman() -> str:
     return _program("podman") or _run("podman", "version")
 
@@ -147,6 +157,7 @@ PROBES: dict[str, Callable[[], str]] = {
     "cgroup2": _cgroup2,
     "strace": _strace,
     "ext4": _ext4,
+    "xfs": _xfs,
     "podman": _podman,
     "dockerd": _dockerd,
 } | {
@@ -166,6 +177,7 @@ PROBES: dict[str, Callable[[], str]] = {
         "setfattr",
         "pigz",
         "unshare",
+        "busybox",
     )
 }
 
