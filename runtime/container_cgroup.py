@@ -54,13 +54,13 @@ class ContainerCgroup:
         where = place(path, identity, manager)
         mounted = mounted or hierarchies()
         group = cls({}, rootless=rootless)
+        group.v2 = mounted.v2
         made: dict[str, str] = {}
         try:
             for controller, directory in mounted.paths(where).items():
                 group._make(controller, directory, mounted.mount_point(controller), made, optional=not mounted.v2)
             if not group.paths:
                 group._left_out("linux.cgroupsPath", "no control group could be made", "mount the cgroup file systems")
-            group.v2 = list(group.paths) == [UNIFIED] and mounted.v2
             group._check_free()
             group.apply(resources)
             group._set_devices(Fields(FIELD, resources), new=True)  # type: ignore[arg-type]  # checked there
@@ -106,7 +106,7 @@ class ContainerCgroup:
     def apply(self, resources: object) -> None:
         """Bring the limits of `resources` about, which may be a part of all: what is unset stays as it is. Raises RunError that
         names the field; what was written before it stays."""
-        if self.paths:
+        if self.paths or self.rootless:
             for each in writes(resources, self):
                 self._write(each)
 
