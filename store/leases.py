@@ -19,9 +19,12 @@ If 1 came before b, then D finds X in the lease; unless 5 came before b as well,
 it over to, since that is read after the leases. If 1 came after b, then 2 ends after d, so that at 3 H sees the store as D left
 it: X is gone, as it would be had D run an hour ago, and H makes it again; or H publishes an X that D never saw. A name
 (index.json) becomes digests, and those are added, while the gate is held: `Store.use_image`.
+
+On a full disk nothing can be written down: then the holder keeps the gate itself, shared, and whoever deletes is told so.
 """
 
 import os
+from errno import EDQUOT, ENOSPC
 from types import TracebackType
 from typing import Self
 
@@ -37,17 +40,29 @@ PURPOSE = "lease"
 class Lease:
     """A lease of this process. Close it by `close`, or by ending."""
 
-    __slots__ = ("_draft", "_gate", "_named")
+    __slots__ = ("_draft", "_gate", "_held", "_named")
 
     def __init__(self, drafts: Drafts, gate: str) -> None:
         self._gate = gate
         self._named: set[str] = set()
-        self._draft: FileDraft = drafts.named_file(PURPOSE)
+        self._held: Lock | None = None
+        self._draft: FileDraft | None = None
+        try:
+            self._draft = drafts.named_file(PURPOSE)
+        except StoreError as err:
+            self._hold(err)
 
     @property
     def path(self) -> str:
-        """The lease's file."""
-        return self._draft.path
+        """The lease's file; empty where there was no space for one."""
+        return self._draft.path if self._draft is not None else ""
+
+    def _hold(self, err: StoreError) -> None:
+        """Keep the gate, when `err` says that the disk is full."""
+        if not isinstance(err.__cause__, OSError) or err.__cause__.errno not in (ENOSPC, EDQUOT):
+            raise err
+        with Attempt("lock the store"):
+            self._held = Lock(self._gate, shared=True)
 
     def add(self, *digests: str) -> None:
         """After this, and until the lease is closed, nobody deletes these: look now whether they are there, or publish them.
@@ -57,16 +72,23 @@ class Lease:
         new = [digest for digest in digests if digest not in self._named]
         if not new:
             return
-        with Attempt("write the lease"):
-            # The newline in front ends what a write that failed may have left.
-            write_all(self._draft.descriptor, ("\n" + "\n".join(new) + "\n").encode())
-        with Attempt("lock the store"), Lock(self._gate, shared=True):
-            pass
+        if self._held is None and self._draft is not None:
+            try:
+                with Attempt("write the lease"):
+                    # The newline in front ends what a write that failed may have left.
+                    write_all(self._draft.descriptor, ("\n" + "\n".join(new) + "\n").encode())
+                with Attempt("lock the store"), Lock(self._gate, shared=True):
+                    pass
+            except StoreError as err:
+                self._hold(err)
         self._named.update(new)
 
     def close(self) -> None:
         """Let go of all of it."""
-        self._draft.close()
+        if self._held is not None:
+            self._held.close()
+        if self._draft is not None:
+            self._draft.close()
 
     def __enter__(self) -> Self:
         return self

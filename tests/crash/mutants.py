@@ -75,6 +75,7 @@ def _never_shut(self: layout.Store, *, patience: float) -> Iterator[bool]:
 
 
 def _without_passing(self: leases.Lease, *digests: str) -> None:
+    assert self._draft is not None
     drafts.write_all(self._draft.descriptor, ("\n" + "\n".join(digests) + "\n").encode())
 
 

@@ -1,5 +1,6 @@
 """Leases: what a living command names is kept, what a dead one named is not, and naming waits for whoever deletes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ import time
 import pytest
 
 from store.digest import OCI_LAYER, Digest
+from store.drafts import Drafts, FileDraft
 from store.errors import StoreError
+from store.faults import Attempt
 from store.layout import Store
 from store.leases import Lease, leased
 from tests.store.samples import layer_tar, put_image, put_layers
@@ -118,25 +121,66 @@ def test_whoever_holds_a_lease_cannot_delete(store: Store) -> None:
         pass
 
 
+def instead(lease: Lease, path: str) -> int:
+    """From now on the lease writes to `path`; its own descriptor, to be put back."""
+    assert lease._draft is not None
+    own = lease._draft.descriptor
+    lease._draft.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    return own
+
+
 def test_a_half_written_line_names_nothing_and_spoils_no_other(store: Store) -> None:
     with Lease(store.drafts, f"{store.root}/blobs") as lease:
         with open(lease.path, "ab") as file:
             file.write(b"\nsha256:123")
-        lease._draft.descriptor, old = os.open(lease.path, os.O_WRONLY | os.O_APPEND), lease._draft.descriptor
+        own = instead(lease, lease.path)
         lease.add(ONE)
+        assert lease._draft is not None
         os.close(lease._draft.descriptor)
-        lease._draft.descriptor = old
+        lease._draft.descriptor = own
         assert named(store) == {ONE}
 
 
-def test_a_lease_that_cannot_be_written_down_says_so(store: Store) -> None:
+def deletable(store: Store) -> bool:
+    with Store.open(store.root).exclusive(patience=0) as alone:
+        return alone
+
+
+def test_a_lease_that_finds_the_disk_full_keeps_the_gate_instead(store: Store) -> None:
     with Lease(store.drafts, f"{store.root}/blobs") as lease:
-        full = os.open("/dev/full", os.O_WRONLY)
-        own, lease._draft.descriptor = lease._draft.descriptor, full
-        with pytest.raises(StoreError, match="write the lease: no space left") as caught:
-            lease.add(ONE)
-        assert "box gc" in caught.value.hint
+        own = instead(lease, "/dev/full")
+        assert deletable(store)
+        lease.add(ONE)
+        assert not deletable(store)
+        assert lease._draft is not None
+        os.close(lease._draft.descriptor)
         lease._draft.descriptor = own
-        os.close(full)
+        lease.add(TWO)
+    assert deletable(store)
+
+
+def test_a_lease_for_which_there_is_no_space_keeps_the_gate_from_the_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Drafts, purpose: str) -> FileDraft:
+        with Attempt("create a draft"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise AssertionError
+
+    monkeypatch.setattr(Drafts, "named_file", full)
+    image = put_image(store, "app", {"a": b"1"})
+    with store.leased():
+        assert store.lease == ""
+        assert store.use_image("app")[0].descriptor == image
+        assert not deletable(store)
+    assert deletable(store)
+
+
+def test_a_lease_that_cannot_be_written_down_for_another_reason_says_so(store: Store) -> None:
+    with Lease(store.drafts, f"{store.root}/blobs") as lease:
+        assert lease._draft is not None
+        own, lease._draft.descriptor = lease._draft.descriptor, os.open("/dev/null", os.O_RDONLY)
+        with pytest.raises(StoreError, match="cannot write the lease: bad file descriptor"):
+            lease.add(ONE)
+        os.close(lease._draft.descriptor)
+        lease._draft.descriptor = own
         lease.add(ONE)
         assert named(store) == {ONE}
