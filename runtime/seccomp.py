@@ -9,13 +9,14 @@ from runtime.syscall_numbers import NUMBERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 ALLOW = 0x7FFF0000  # SECCOMP_RET_ALLOW
 KILL = 0x80000000  # SECCOMP_RET_KILL_PROCESS
 
-_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*: the ELF machine, 64-bit, little-endian
-_X32_BIT = 0x40000000
+# AUDIT_ARCH_*: the ELF machine, 64-bit, little-endian.
+ARCHITECTURES = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7, "arm": 0x40000028}
+X32_BIT = 0x40000000
 _MOST = 4096  # BPF_MAXINSNS
 _FULL = 2**64 - 1
 
@@ -73,47 +74,100 @@ class Profile:
         self.foreign = foreign
 
 
+class Door:
+    """One set of numbers by which a kernel is called, and what becomes of each.
+
+    `architecture` is of ARCHITECTURES; the numbers are `first` to `last`. A number that `treatments` has goes through its rules,
+    of which the first that holds decides; with none, and where no rule holds, it gets `otherwise`. From `beyond` on, if that is
+    not 0, it gets `later` instead.
+    """
+
+    __slots__ = ("architecture", "beyond", "first", "last", "later", "otherwise", "treatments")
+
+    def __init__(
+        self, architecture: str, treatments: "Mapping[int, Sequence[Rule]]", *, otherwise: int,
+        first: int = 0, last: int = 0xFFFFFFFF, beyond: int = 0, later: int = 0,
+    ) -> None:  # fmt: skip
+        self.architecture = architecture
+        self.treatments = treatments
+        self.otherwise = otherwise
+        self.first = first
+        self.last = last
+        self.beyond = beyond
+        self.later = later
+
+
 def machines() -> "Iterable[str]":
     """The machines, as uname(2) names them, that filters can be compiled for."""
-    return _ARCHITECTURES.keys()
+    return NUMBERS.keys()
 
 
 def assemble(profile: Profile, machine: str) -> bytes:
     """The program, 8 bytes an instruction, in the machine's (little-endian) order."""
-    program = _Program()
-    refused = program.leave(profile.refused)
-    treatments: dict[int, int] = {}
+    refused = (Rule(profile.refused),)
+    treatments = {}
     for name, number in NUMBERS[machine].items():
         rules = profile.rules.get(name, ())
-        treatments[number] = program.decide(rules, refused) if rules else refused
-    first = program.search(_ranges(treatments, program.leave(profile.unknown)))
-    if machine == "x86_64":
-        first = program.branch(_AT_LEAST, _X32_BIT, program.leave(profile.foreign), first)
-    first = program.put(_LOAD, _NUMBER, first)
-    first = program.branch(_EQUAL, _ARCHITECTURES[machine], first, program.leave(profile.foreign))
+        treatments[number] = (*rules, *refused)
+    last = X32_BIT - 1 if machine == "x86_64" else 0xFFFFFFFF
+    return assemble_doors([Door(machine, treatments, otherwise=profile.unknown, last=last)], profile.foreign)
+
+
+def assemble_doors(doors: "Sequence[Door]", foreign: int) -> bytes:
+    """The program for a kernel that can be called by these doors, whose numbers do not overlap; the likeliest comes first.
+
+    `foreign` is for every other architecture, and for numbers between the doors of one.
+    """
+    program = _Program()
+    refused = program.leave(foreign)
+    ways: dict[str, int] = {}
+    for architecture in {door.architecture: 0 for door in reversed(doors)}:
+        ranges: list[tuple[int, int]] = [(0, refused)]
+        for door in sorted([door for door in doors if door.architecture == architecture], key=lambda door: door.first):
+            ranges += _ranges(program, door)
+            ranges.append((door.last + 1, refused))
+        ways[architecture] = program.put(_LOAD, _NUMBER, program.search(_merged(ranges)))
+    first = refused
+    for architecture, way in ways.items():
+        first = program.branch(_EQUAL, ARCHITECTURES[architecture], way, first)
     program.put(_LOAD, _ARCHITECTURE, first)
     return program.bytes()
 
 
-def _ranges(treatments: "Mapping[int, int]", unknown: int) -> list[tuple[int, int]]:
-    """(first number, label): each range lasts until the next begins, the last for ever. Neighbours differ."""
-    ranges: list[tuple[int, int]] = []
-    for number in range(max(treatments) + 2):
-        label = treatments.get(number, unknown)
-        if not ranges or ranges[-1][1] != label:
-            ranges.append((number, label))
+def _ranges(program: "_Program", door: Door) -> list[tuple[int, int]]:
+    """(first number, label): each range lasts until the next begins, the last for ever."""
+    otherwise = program.leave(door.otherwise)
+    ranges = [(door.first, otherwise)]
+    for number in sorted(door.treatments):
+        ranges.append((number, program.decide(door.treatments[number], otherwise)))
+        ranges.append((number + 1, otherwise))
+    if door.beyond:
+        ranges.append((door.beyond, program.leave(door.later)))
     return ranges
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same without ranges that are empty or continue the one before, and within 32 bits."""
+    merged: list[tuple[int, int]] = []
+    for first, label in ranges:
+        while merged and merged[-1][0] >= first:
+            merged.pop()
+        if first <= 0xFFFFFFFF and not (merged and merged[-1][1] == label):
+            merged.append((first, label))
+    return merged
 
 
 class _Program:
     """Instructions, written from the last to the first: BPF only jumps forward, so every target is known when it is needed.
 
-    A label is an instruction's place, counted from the end of the program.
+    A label is an instruction's place, counted from the end of the program. What was written once is not written again: calls
+    that are treated alike share their instructions, and so do their ends.
     """
 
     def __init__(self) -> None:
         self._reversed: list[tuple[int, int, int, int]] = []
         self._returns: dict[int, int] = {}
+        self._steps: dict[tuple[int, ...], int] = {}
         self._nearest: dict[int, int] = {}
 
     def bytes(self) -> bytes:
@@ -132,18 +186,24 @@ class _Program:
 
     def put(self, code: int, value: int, then: int) -> int:
         """One instruction that does not branch, and go on at `then`."""
-        if then != len(self._reversed) - 1:
-            self._append(_JUMP, self._distance(then))
-        return self._append(code, value)
+        step = (code, value, then)
+        if step not in self._steps:
+            if then != len(self._reversed) - 1:
+                self._append(_JUMP, self._distance(then))
+            self._steps[step] = self._append(code, value)
+        return self._steps[step]
 
     def branch(self, code: int, value: int, true: int, false: int) -> int:
         """Go on at `true` or `false`, as the comparison of the accumulator with `value` says."""
         if true == false:
             return true
-        true, false = self._near(true), self._near(false)
-        return self._append(code, value, self._distance(true), self._distance(false))
+        step = (code, value, true, false)
+        if step not in self._steps:
+            true, false = self._near(true), self._near(false)
+            self._steps[step] = self._append(code, value, self._distance(true), self._distance(false))
+        return self._steps[step]
 
-    def decide(self, rules: "tuple[Rule, ...]", otherwise: int) -> int:
+    def decide(self, rules: "Sequence[Rule]", otherwise: int) -> int:
         """The action of the first rule that holds, or go on at `otherwise`."""
         for rule in reversed(rules):
             then = self.leave(rule.action)

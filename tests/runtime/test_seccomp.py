@@ -105,7 +105,10 @@ def test_a_program_too_long_for_short_jumps_still_arrives(machine: str) -> None:
 
 
 def test_a_program_longer_than_the_kernel_takes_is_refused() -> None:
-    held = {name: tuple(Rule(ALLOW, Compare(index, "==", index)) for index in range(6)) for name in NUMBERS["x86_64"]}
+    held = {
+        name: tuple(Rule(ALLOW, Compare(index, "==", 8 * number + index)) for index in range(6))
+        for name, number in NUMBERS["x86_64"].items()
+    }
     with pytest.raises(ValueError, match="the kernel takes 4096"):
         assemble(Profile(held, refused=REFUSED, unknown=UNKNOWN, foreign=FOREIGN), "x86_64")
 
