@@ -239,6 +239,13 @@ class Bundle:
         for text, kind in ((self.hostname, "uts"), (self.domainname, "uts")):
             if text and kind not in new:
                 raise RunError("config.json sets a host name without a uts namespace of its own")
+        if "mount" not in new:
+            for place in (Place(self.mounts or None, "mounts"), *map(self.linux.get, ("maskedPaths", "readonlyPaths"))):
+                if place.value:
+                    raise RunError(f"config.json has {place.path} without a mount namespace of its own")
+        for kind in ("user", "time"):
+            if kind in self.namespaces:
+                raise RunError(f"a {kind} namespace in config.json is not supported yet")
         if self.linux.get("intelRdt").value:
             raise RunError("linux.intelRdt is not supported", hint="box manages no cache or bandwidth allocation classes")
         for key, kind in (("uidMappings", "user"), ("gidMappings", "user"), ("timeOffsets", "time")):

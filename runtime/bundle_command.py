@@ -12,6 +12,10 @@ from runtime.program import AT_FDCWD, EINVAL, ENOSYS, EPERM, Program, text
 from store.errors import RunError
 from store.syscalls import RESOLVE_NO_MAGICLINKS, encode, open_how
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.engine_filters import Filter
+
 _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL, _PR_SET_KEEPCAPS = 2, 4, 8
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _LAST_CAPABILITY = 63
@@ -48,7 +52,9 @@ def emit_birth(program: Program, process: Process, joined: list[int], *, session
         program.call("write", tasks, b"0", 1, action="join the control group")
 
 
-def emit_command(program: Program, process: Process, seccomp: bytes, first_closed: int, *, keyring: bool = True) -> None:
+def emit_command(
+    program: Program, process: Process, seccomp: "Filter | None", first_closed: int, *, keyring: bool = True
+) -> None:  # fmt: skip
     """Add the steps from the container's root to the command: descriptors from `first_closed` on closed, working directory,
     limits, identity, capabilities, no_new_privs, filter, execve."""
     call = program.call
@@ -59,7 +65,7 @@ def emit_command(program: Program, process: Process, seccomp: bytes, first_close
     for name, soft, hard in process.limits:
         emit_limit(program, name, soft, hard)
     if seccomp and not process.no_new_privileges:
-        emit_filter(program, seccomp)
+        emit_filter(program, seccomp.instructions, seccomp.flags)
     sets = process.capabilities
     held = permitted()
     masks = {name: mask & held for name, mask in sets.items()} if sets is not None else None
@@ -95,7 +101,7 @@ def emit_command(program: Program, process: Process, seccomp: bytes, first_close
     if process.no_new_privileges:
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
         if seccomp:
-            emit_filter(program, seccomp)
+            emit_filter(program, seccomp.instructions, seccomp.flags)
     call("rt_sigprocmask", _SIG_SETMASK, _EMPTY_SET, None, len(_EMPTY_SET))
     program.execute(candidates(process), [encode(word) for word in process.argv], [encode(item) for item in process.env])
 

@@ -91,6 +91,7 @@ class BundleRootfs:
                         os.close(openat2(tree, name, os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
                 covered.append((parts, source))
                 self._sources.append((source, target))
+            self._make_working_directory(covered)
             _, dev = _above(covered, ["dev"])
             self._own_dev = dev < 0 or dev == self.tree  # not the machine's own
         except OSError as err:
@@ -99,6 +100,18 @@ class BundleRootfs:
         except BaseException:
             self.close()
             raise
+
+    def _make_working_directory(self, covered: list[tuple[list[str], int]]) -> None:
+        """Make it where it is missing, as engines expect. Where that cannot be, entering it says why."""
+        if self._bundle.process is None:
+            return
+        parts = parts_of(self._bundle.process.cwd)
+        above, tree = _above(covered, parts)
+        if tree >= 0 and len(parts) > len(above):
+            try:
+                os.close(open_mount_point(tree, "/".join(parts[len(above) :]), directory=True))
+            except OSError:
+                return
 
     def _make_terminals(self, wanted: BundleMount) -> int:
         """The container's own devpts; with a terminal, its two ends."""

@@ -11,7 +11,7 @@ from runtime.users import User
 from store.errors import RunError
 
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAP_AMBIENT = 24, 38, 22, 47
-_PR_CAP_AMBIENT_CLEAR_ALL, _SECCOMP_MODE_FILTER, _KEYCTL_JOIN_SESSION_KEYRING = 4, 2, 1
+_PR_CAP_AMBIENT_CLEAR_ALL, _SECCOMP_MODE_FILTER, _SECCOMP_SET_MODE_FILTER, _KEYCTL_JOIN_SESSION_KEYRING = 4, 2, 1, 1
 _LAST_CAPABILITY = 63
 NO_LIMIT = 2**64 - 1
 
@@ -76,8 +76,11 @@ def emit_limit(program: Program, name: str, soft: int, hard: int) -> None:
     program.call("prlimit64", 0, LIMITS.index(name), values, None, action=f"set the limit {name} to {soft}:{hard}")
 
 
-def emit_filter(program: Program, seccomp: bytes) -> None:
-    """Add the installation of a compiled filter."""
+def emit_filter(program: Program, seccomp: bytes, flags: int = 0) -> None:
+    """Add the installation of a compiled filter, with the flags of seccomp(2)."""
     # struct sock_fprog: how many instructions, where.
     fprog = ((len(seccomp) // 8).to_bytes(8, "little"), [seccomp])
+    if flags:
+        program.call("seccomp", _SECCOMP_SET_MODE_FILTER, flags, fprog, action="install the system call filter")
+        return
     program.call("prctl", PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, fprog, 0, 0, action="install the system call filter")

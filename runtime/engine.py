@@ -10,16 +10,17 @@ import posix as os
 import time
 
 from runtime import linux, waiting
-from runtime.bundle import Bundle, load
+from runtime.bundle import Bundle, Process, load
 from runtime.bundle_command import candidates, emit_birth, emit_command, not_executed
 from runtime.bundle_rootfs import BundleRootfs
+from runtime.engine_filters import Filter, filter_of
 from runtime.engine_state import EngineContainer, spell, started_at, timestamp
 from runtime.hooks import run_hooks
-from runtime.program import Program
+from runtime.program import EACCES, ENOENT, ENOTDIR, Program
 from runtime.records import write
 from runtime.spawn import spawn
 from store.errors import BoxError, RunError, SetupFailed
-from store.syscalls import encode
+from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, encode, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 
 _CLONE_FLAGS = {
     "mount": linux.CLONE_NEWNS, "pid": linux.CLONE_NEWPID, "network": linux.CLONE_NEWNET, "ipc": linux.CLONE_NEWIPC,
-    "uts": linux.CLONE_NEWUTS,
+    "uts": linux.CLONE_NEWUTS, "cgroup": linux.CLONE_NEWCGROUP,
 }  # fmt: skip
 
 _F_SETFD = 2
+_LOOKING = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _AT_EMPTY_PATH = 0x1000
 _SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, _TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
 _READY = bytes(16)
@@ -57,8 +59,6 @@ def create(root: str, identity: str, directory: str, options: Options, *, stdio:
     bundle = load(directory, options.config)
     if bundle.process is None:
         raise RunError("config.json has no process, so there is nothing to create", hint="add one: see `box-runtime spec`")
-    if "user" in bundle.namespaces:
-        raise RunError("a user namespace in config.json is not supported yet")
     if not waiting.available():
         raise RunError("box-runtime knows no code for this processor yet")
     if bundle.process.terminal and not options.console_socket:
@@ -86,6 +86,7 @@ class _Maker:
         self._bundle = bundle
         self._options = options
         self._opened: list[int] = []
+        self._filter: Filter | None = None
         self._pid = 0
         self._group: ContainerCgroup | None = None
 
@@ -109,6 +110,7 @@ class _Maker:
         )
         container.state["cgroups"] = group.paths
         container.save()
+        self._filter = filter_of(bundle.linux.get("seccomp"), container.root)
         rootfs = BundleRootfs(bundle)
         try:
             self._bear(rootfs, stdio)
@@ -168,11 +170,15 @@ class _Maker:
         flags = 0
         for kind, path in bundle.namespaces.items():
             if not path:
-                flags |= _CLONE_FLAGS.get(kind, 0)
-            elif kind not in ("pid", "mount"):
+                flags |= _CLONE_FLAGS[kind] if kind != "cgroup" else 0  # that one is made when the groups have been joined
+            elif kind not in ("pid", "mount", "user"):
                 fd = _open_namespace(kind, path)
                 self._open(fd)
-                births.call("setns", fd, 0, action=f"join the {kind} namespace", path=path)
+                births.call("setns", fd, _CLONE_FLAGS[kind], action=f"join the {kind} namespace", path=path)
+        if bundle.namespaces.get("mount"):  # the last: the others' paths were the machine's
+            fd = _open_namespace("mount", bundle.namespaces["mount"])
+            self._open(fd)
+            births.call("setns", fd, linux.CLONE_NEWNS, action="join the mount namespace", path=bundle.namespaces["mount"])
         for name, fd in (("go", go_reader), ("tell", tell), ("start", start), ("result", result)):
             births.call("dup3", fd, names[name], 0)
         if rootfs.slave >= 0:
@@ -201,6 +207,7 @@ class _Maker:
             self._hooks("createContainer", pid=self._pid)
             os.write(go_writer, b"2")
         self._await(told, waits)
+        self._find_command(process)
         if rootfs.master >= 0:
             resize(rootfs.master, process.console)
             send_terminal(self._options.console_socket, rootfs.master)
@@ -241,14 +248,34 @@ class _Maker:
         first = 3 + self._options.preserved
         kept = names["tell"]
         call("close_range", first, kept - 1, 0, action="close descriptors")
-        emit_command(program, process, filter_of(bundle), kept + 1, keyring=not self._options.no_keyring)
+        emit_command(program, process, self._filter, kept + 1, keyring=not self._options.no_keyring)
 
     def _await(self, told: int, program: Program) -> None:
         """Wait until the process is as far as it should be. Raises what it could not do."""
-        message = os.read(told, 16)
+        message = os.read(told, 4096)
         if message == _READY:
             return
         raise failure_of(message, [(call.name, call.action, call.path) for call in program.calls], self._bundle)
+
+    def _find_command(self, process: Process) -> None:
+        """Tell now what `start` could only tell later: that there is no such command, or none to execute. What of it the
+        kernel will not let the container's user do is left to the kernel."""
+        root = os.open(f"/proc/{self._pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._open(root)
+        errnos = []
+        for path in candidates(process):
+            try:
+                found = openat2(root, path if path.startswith("/") else f"{process.cwd}/{path}", os.O_PATH, 0, _LOOKING)
+            except OSError as err:
+                if err.errno not in (ENOENT, ENOTDIR):
+                    return  # through the container's /proc, perhaps
+                errnos.append(err.errno)
+                continue
+            self._open(found)
+            if os.fstat(found).st_mode & 0o170111 > 0o100000:  # a file that somebody may execute
+                return
+            errnos.append(EACCES)
+        raise not_executed(process, errnos)
 
     def _hooks(self, *names: str, pid: int = 0) -> None:
         for name in names:
@@ -259,23 +286,14 @@ class _Maker:
 
 def failure_of(message: bytes, steps: "list[tuple[str, str, str]]", bundle: Bundle) -> BoxError:
     """What it means that the process ended, having said `message`."""
-    if len(message) < 16 or bundle.process is None:
+    if len(message) < waiting.LEAST or bundle.process is None:
         return RunError("the container's process was killed before its command was executed")
-    executions = sum(1 for name, _, _ in steps if name == "execve")
-    index, errno = waiting.failed_call(message, len(steps), executions)
-    if not 0 <= index < len(steps) or steps[index][0] == "execve":
-        return not_executed(bundle.process, [errno] if errno != 38 else [2] * len(candidates(bundle.process)))
-    _, action, path = steps[index]
+    ended = waiting.Ended(message, len(steps))
+    if ended.index is None or steps[ended.index][0] == "execve":
+        return not_executed(bundle.process, ended.executions)
+    errno = ended.errno
+    _, action, path = steps[ended.index]
     return SetupFailed(action, errno, os.strerror(errno), path=path)
-
-
-def filter_of(bundle: Bundle) -> bytes:
-    place = bundle.linux.get("seccomp")
-    if place.missing():
-        return b""
-    from runtime.seccomp_oci import compiled
-
-    return compiled(place.value)
 
 
 def _open_namespace(kind: str, path: str) -> int:

@@ -7,7 +7,8 @@ from runtime import linux
 from runtime.bundle import Place, Process
 from runtime.bundle_command import candidates, emit_birth, emit_command, not_executed
 from runtime.container import FORWARDED
-from runtime.engine import filter_of, resize, send_terminal, write_whole
+from runtime.engine import resize, send_terminal, write_whole
+from runtime.engine_filters import filter_of
 from runtime.engine_operations import bundle_of, group_of
 from runtime.engine_state import EngineContainer
 from runtime.program import Program
@@ -114,7 +115,7 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
                 program.call("dup3", fd, number, 0)
         if process.terminal:
             program.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
-        emit_command(program, process, filter_of(bundle), 3 + options.preserved)
+        emit_command(program, process, filter_of(bundle.linux.get("seccomp"), container.root), 3 + options.preserved)
         directory = group.open_for_clone(target)
         if directory is not None:
             opened.append(directory)

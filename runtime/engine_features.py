@@ -41,13 +41,15 @@ def features() -> "dict[str, Any]":
 
 
 def _seccomp() -> "dict[str, Any]":
-    from runtime import seccomp_oci
+    from runtime import seccomp_policy
 
     return {
         "enabled": True,
-        "actions": sorted(seccomp_oci.ACTIONS),
-        "operators": sorted(seccomp_oci.OPERATORS),
-        "archs": sorted(seccomp_oci.ARCHITECTURES),
+        "actions": sorted(set(seccomp_policy.ACTIONS) - {"SCMP_ACT_NOTIFY"}),
+        "operators": sorted(seccomp_policy.OPERATORS),
+        "archs": sorted(name for name, known in seccomp_policy.ARCHITECTURES.items() if known),
+        "knownFlags": sorted(seccomp_policy.FLAGS),
+        "supportedFlags": sorted(set(seccomp_policy.FLAGS) - {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}),
     }
 
 

@@ -46,7 +46,7 @@ def start(root: str, identity: str) -> list[str]:
         try:
             os.write(writer, b"1")
             # It has this FIFO open to write, too, until it executes its command or ends.
-            message = os.read(result, 16)
+            message = os.read(result, 4096)
         finally:
             os.close(writer)
             os.close(result)
@@ -138,7 +138,7 @@ def state(root: str, identity: str) -> "dict[str, Any]":
 def everyone(root: str) -> "list[dict[str, Any]]":
     """The states of all containers, by id."""
     try:
-        names = sorted(os.listdir(root))
+        names = sorted(name for name in os.listdir(root) if not name.startswith("."))
     except FileNotFoundError:
         return []
     found = []

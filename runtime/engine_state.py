@@ -1,5 +1,6 @@
 """What `box-runtime` keeps of its containers: a directory each below --root, for as long as the engine wants it.
 
+    ROOT/.filters/        compiled seccomp profiles (runtime.engine_filters)
     ROOT/ID/              flocked by the command that changes it
       state.json          what is known of the container; written whole, by rename
       start, result       two FIFOs, while the container is created and waits (runtime.waiting): what is written to the first lets
@@ -36,10 +37,11 @@ def check_id(identity: str) -> str:
 class EngineContainer:
     """A container's directory, held by this command until it is closed."""
 
-    __slots__ = ("_fd", "identity", "path", "state")
+    __slots__ = ("_fd", "identity", "path", "root", "state")
 
     def __init__(self, path: str, identity: str, fd: int, state: "dict[str, Any]") -> None:
         self.path = path
+        self.root = path.rpartition("/")[0]
         self.identity = identity
         self._fd = fd
         self.state = state

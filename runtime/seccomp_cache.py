@@ -10,7 +10,7 @@ from store.errors import RunError
 from store.syscalls import MACHINE, exists
 
 # seccomp_profile.digest(): a test holds it to the tables.
-PROFILE = "7ebb152b0199a426"
+PROFILE = "1bed22424ca8235c"
 # The capabilities that the profile asks for; the others make no difference to the filter.
 GATES = 0xC406FF0004
 
@@ -27,19 +27,19 @@ def filter_bytes(root: str, capability_mask: int) -> bytes:
     gates = capability_mask & GATES
     directory = f"{root}/prepared"
     path = f"{directory}/seccomp-{PROFILE}-{gates:x}-{MACHINE}.bpf"
+    return kept_body(path) or _compile(directory, path, gates)
+
+
+def kept_body(path: str) -> bytes:
+    """What a kept file holds; nothing if it is not there or not whole (power may have failed before its blocks were written)."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return _compile(directory, path, gates)
+        return b""
     try:
-        data = os.read(fd, _LARGEST + 17)
+        data = os.read(fd, _LARGEST + 25)
     finally:
         os.close(fd)
-    return _body(data) or _compile(directory, path, gates)
-
-
-def _body(data: bytes) -> bytes:
-    """What a kept file holds, or nothing if it is not whole: power may have failed before its blocks were written."""
     body = data[16:]
     if len(body) % 8 or data[:16] != _header(body):
         return b""
@@ -59,12 +59,13 @@ def _compile(directory: str, path: str, gates: int) -> bytes:
     if MACHINE not in machines():
         raise RunError(f"box has no system call filter for {MACHINE}", hint="--security-opt seccomp=unconfined runs without one")
     program = assemble(default(gates), MACHINE)
-    _keep(directory, path, _header(program) + program)
+    keep_body(directory, path, program)
     return program
 
 
-def _keep(directory: str, path: str, data: bytes) -> None:
+def keep_body(directory: str, path: str, body: bytes) -> None:
     """Make the file appear whole under its name, or not at all. Where that fails, the next run compiles again: nothing worse."""
+    data = _header(body) + body
     try:
         if not exists(directory):
             os.mkdir(directory, 0o700)

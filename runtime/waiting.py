@@ -7,7 +7,7 @@ the code of runtime.native and the list of calls, of which the first waits. x86-
 """
 
 import posix as os
-from _struct import pack
+from _struct import pack, unpack
 
 from runtime.native import RECORD, STEPS, Layout
 from runtime.program import Program
@@ -15,7 +15,7 @@ from store.syscalls import MACHINE, libc
 
 _CODE_AT, _DATA_AT = 0x10000000, 0x20000000
 _PAGE = 4096
-_OUTCOME = 24  # a failed record's address, its errno, the descriptor to tell them to
+LEAST = _OUTCOME = 24  # a failed record's address, its errno, the descriptor to tell them to
 _MFD_CLOEXEC, _MFD_ALLOW_SEALING, _MFD_EXEC = 1, 2, 0x10
 _F_ADD_SEALS, _ALL_SEALS = 1033, 0x1F & ~0x10  # seal, shrink, grow, write
 _EINVAL = 22
@@ -27,7 +27,8 @@ def available() -> bool:
 
 
 def image(program: Program, teller: int) -> bytes:
-    """The file whose process performs `program`, and writes to the descriptor `teller` which call failed, if one does."""
+    """The file whose process performs `program`, and writes to the descriptor `teller` which call failed, if one does: what
+    `Ended` reads."""
     layout = Layout(program)
     outcome_at = _DATA_AT
     executions_at = _DATA_AT + _OUTCOME
@@ -42,7 +43,10 @@ def image(program: Program, teller: int) -> bytes:
                 "b801000000"  # mov eax, 1: write
                 "418b7c2410"  # mov edi, [r12+16]
                 "4c89e6"  # mov rsi, r12
-                "ba10000000"  # mov edx, 16
+                "ba"  # mov edx, the length
+            ),
+            (_OUTCOME + 8 * layout.executions).to_bytes(4, "little"),
+            bytes.fromhex(
                 "0f05"  # syscall
                 "b8e7000000"  # mov eax, 231: exit_group
                 "bf7d000000"  # mov edi, 125
@@ -61,10 +65,20 @@ def image(program: Program, teller: int) -> bytes:
     return (file_header + segments + code).ljust(data_at, b"\0") + data
 
 
-def failed_call(message: bytes, program_calls: int, executions: int) -> tuple[int, int]:
-    """Of what the process told: the index of the failed call (`program_calls` for none of the executions), and the errno."""
-    address, errno = int.from_bytes(message[:8], "little"), int.from_bytes(message[8:16], "little")
-    return (address - (_DATA_AT + _OUTCOME + 8 * executions)) // RECORD, errno
+class Ended:
+    """What the process told before it ended: the `index` of the failed call, None where no execution succeeded; the `errno`; and
+    the errnos of all `executions` that were tried."""
+
+    __slots__ = ("errno", "executions", "index")
+
+    def __init__(self, message: bytes, calls: int) -> None:
+        address, errno, _, *results = [
+            int.from_bytes(message[at : at + 8], "little", signed=True) for at in range(0, len(message), 8)
+        ]
+        index = (address - (_DATA_AT + len(message))) // RECORD
+        self.index = index if 0 <= index < calls else None
+        self.errno = errno
+        self.executions = [-result for result in results if result]
 
 
 def sealed(data: bytes, least: int) -> int:
