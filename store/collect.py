@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, EIO, ENOENT, ENOSPC
 
 from store.digest import Descriptor, Digest
 from store.errors import StoreError
@@ -227,7 +227,9 @@ def _may_go(marks: Marks, entry: Named, unused: bool, needed: Needed) -> bool:
         return False
     try:
         return not marks.of(entry.descriptor).runs_in(needed.used)
-    except StoreError:
+    except StoreError as err:
+        if _passing(err):
+            raise
         return True  # damaged: no container can be made of it
 
 
@@ -235,5 +237,12 @@ def _image_or_nothing(marks: Marks, given: Descriptor) -> Image:
     """What the image is made of; only its manifest, when it is damaged: the rest is then found by `gc`."""
     try:
         return marks.of(given)
-    except StoreError:
+    except StoreError as err:
+        if _passing(err):
+            raise
         return Image(frozenset({str(given.digest)}), "", "")
+
+
+def _passing(err: StoreError) -> bool:
+    """Whether it says something of the machine, not of the store."""
+    return isinstance(err.__cause__, OSError) and err.__cause__.errno not in (ENOENT, EIO)

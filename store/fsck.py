@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from errno import EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
 from hashlib import file_digest
 
 from store.blobs import Blobs
@@ -92,7 +93,7 @@ def known(store: Store) -> Known:
                 parts = marks.of(given).parts
                 whole[given.digest] = store.images.load(given)
             except StoreError as err:
-                broken[given.digest] = err.message
+                broken[given.digest] = _reason(err)
             for part in parts:
                 needs.setdefault(str(part), []).append(shown(entry))
             store.use(*parts)
@@ -107,7 +108,7 @@ def check(store: Store, *, progress: Progress | None = None) -> Checked:
             what = known(store)
         except StoreError as err:
             hint = f"{OURS} makes it again from the blobs and from the names as they were last"
-            finding = Finding("index.json", err.message, (), hint)
+            finding = Finding("index.json", _reason(err), (), hint)
             return Checked(0, 0, 0, 0, (*_layout(store), finding))
         say("references")
         findings = [*_layout(store), *_references(store)]
@@ -302,6 +303,12 @@ def _prepared(store: Store, what: Known) -> Iterator[Finding]:
 
 
 def _reason(err: Exception) -> str:
+    """What `err` says of the thing that was looked at; raised on where it says something of the machine."""
+    cause = err.__cause__ if isinstance(err, StoreError) else err
+    if isinstance(cause, OSError) and cause.errno in (ENOSPC, EDQUOT, EMFILE, ENFILE, ENOMEM):
+        if isinstance(err, StoreError):
+            raise err
+        raise StoreError(f"the store cannot be checked: {os.strerror(cause.errno).lower()}") from err
     if isinstance(err, StoreError):
         return err.message
     return os.strerror(err.errno or 0).lower() if isinstance(err, OSError) else str(err)

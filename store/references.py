@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
+from errno import EIO, ENOENT
 from typing import NamedTuple
 
 from store.digest import OCI_INDEX, Descriptor, Digest
@@ -206,7 +207,9 @@ class References:
         with Attempt("lock the index"), Lock(self._root):
             try:
                 self._entries()
-            except StoreError:
+            except StoreError as err:
+                if isinstance(err.__cause__, OSError) and err.__cause__.errno not in (ENOENT, EIO):
+                    raise  # it could be read, were there a descriptor or some memory left
                 entries = list(images())
                 with suppress(FileNotFoundError):
                     os.rename(f"{self._root}/index.json", f"{self._root}/index.json.damaged")

@@ -1,9 +1,10 @@
 """fsck: every kind of damage is found and named; what can be made again is; what cannot is left, with the way to get it back."""
 
+import errno
 import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from store import fsck
 from store.blobs import Readable
 from store.collect import gc
 from store.digest import OCI_LAYER_GZIP, Descriptor, Digest
+from store.errors import StoreError
 from store.images import stack
 from store.layout import Store
 from store.marks import InUse
@@ -310,3 +312,32 @@ def test_a_check_keeps_what_it_reads_from_being_deleted(store: Store) -> None:
 
     assert fsck.check(store, progress=delete).findings == ()
     assert len(gc(other).gone) >= 3
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOMEM, errno.ENOSPC], ids=errno.errorcode.get)
+def test_a_machine_that_has_nothing_left_is_no_damage_and_nothing_is_mended(
+    store: Store, error: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_image(store, "app", FILES)
+    prepare(store, "app")
+    before = store.references.all()
+    real = os.open
+    for limit in range(60):
+        left = iter(range(limit))
+
+        def starved(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None, left: Iterator[int] = left) -> int:
+            if next(left, None) is None:
+                raise OSError(error, os.strerror(error), path)
+            return real(path, flags, mode, dir_fd=dir_fd)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", starved)
+            try:
+                found = check_and_mend(store).findings
+            except (StoreError, OSError) as err:
+                assert os.strerror(error).lower() in str(err).lower()
+            else:
+                assert found == ()
+        assert store.references.all() == before
+    assert not os.path.exists(f"{store.root}/index.json.damaged")
+    whole(store)
