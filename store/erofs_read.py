@@ -27,7 +27,7 @@ from store.erofs_format import (
     XATTR_PREFIXES,
     Device,
 )
-from store.erofs_tree import DELETED, Dir, Node, walk
+from store.erofs_tree import DELETED, Below, Dir, Node, walk
 from store.erofs_write import build_index
 from store.tar_read import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK, Entry
 
@@ -49,8 +49,8 @@ def read_devices(data: bytes) -> list[Device]:
     return [Device(*DEVICE.unpack_from(data, DEVICES_AT + number * DEVICE.size)) for number in range(count)]
 
 
-def merge_indexes(paths: Sequence[str]) -> bytearray:
-    """One index that shows, and hides of what is below, what those at `paths` do together; the topmost first."""
+def merge_indexes(paths: Sequence[str], below: Below) -> bytearray:
+    """One index that shows, and hides of what is `below`, what those at `paths` do together; the topmost first."""
     devices: dict[bytes, int] = {}  # by tag, numbered as they come
     blocks: list[int] = []
     merged: Dir | None = None
@@ -65,6 +65,7 @@ def merge_indexes(paths: Sequence[str]) -> bytearray:
         merged = tree if merged is None else _lay_over(merged, tree)
     if merged is None:
         raise ValueError("nothing to merge")
+    _drop_idle_whiteouts(merged, below)
     return build_index(merged, _settle(merged, list(devices), blocks), lowest=False)
 
 
@@ -194,6 +195,23 @@ def _lay_over(lower: Dir, upper: Dir) -> Dir:
                 child.opaque = True  # what was there has hidden what is further below
             below.children[name] = child
     return lower
+
+
+def _drop_idle_whiteouts(root: Dir, below: Below) -> None:
+    """Take away the whiteouts of what only the merged layers had: see LayerTree."""
+    todo = [(root, False)]
+    while todo:
+        here, hidden = todo.pop()
+        hidden = hidden or here.opaque
+        prefix = here.path + b"/" if here.path else b""
+        idle = []
+        for name, child in here.children.items():
+            if isinstance(child, Dir):
+                todo.append((child, hidden))
+            elif child is DELETED and (hidden or below.find(prefix + name) is None):
+                idle.append(name)
+        for name in idle:
+            del here.children[name]
 
 
 def _settle(root: Dir, tags: Sequence[bytes], blocks: Sequence[int]) -> list[Device]:

@@ -234,7 +234,11 @@ class ErofsDriver:
                 path = self._index(chain[end - 1], 1)
             paths.append(path)
         with Attempt("merge the image's indexes"):
-            data = merge_indexes(paths)
+            below = _View(self, chain[: parts[-1][0]])
+            try:
+                data = merge_indexes(paths, below)
+            finally:
+                below.close()
         layers = len(chain) - parts[-1][0]
         self.publish(chain[-1], layers, data)
         return [(len(chain), self._index(chain[-1], layers)), parts[-1]]

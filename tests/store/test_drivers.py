@@ -1,14 +1,19 @@
 """Every driver shows the same for the same layers: content, modes, owners, links, attributes, times, devices, and errors."""
 
+import itertools
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from store.trees import delete_tree
+from tests.store import seen
 from tests.store.archives import archive, file
 from tests.store.drivers import Sides
+from tests.store.generated import MADE, Change
 from tests.store.hostile import ATTACKS, Attack, Scene
 from tests.store.members import LAYERS
 
@@ -31,6 +36,31 @@ def test_any_stack_of_layers_looks_the_same_by_every_driver(sides: Sides, layers
         while sides.take(archive(*members)) is not None:  # refused by all: what comes before the reason may be taken
             members = members[: len(members) // 2]
     sides.same_tree()
+
+
+_NUMBERS = itertools.count()
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck))
+@given(MADE)
+def test_any_tree_packed_by_gnu_tar_looks_as_gnu_tar_unpacks_it(
+    sides: Sides, form: str, tmp_path: Path, made: list[Change]
+) -> None:
+    top = tmp_path / str(next(_NUMBERS))
+    for name in ("tree", "again"):
+        (top / name).mkdir(parents=True)
+    for change in made:
+        change(top / "tree")
+    # GNU's own form has no place for attributes, nor for parts of a second.
+    options = ["--format=gnu"] if form == "gnu" else ["--format=pax", "--xattrs", "--xattrs-include=*"]
+    subprocess.run(["tar", *options, "--numeric-owner", "--sparse", "-cf", top / "tar", "-C", top / "tree", "."], check=True)
+    unpack = ["tar", *options[1:], "--numeric-owner", "-xpf", top / "tar", "-C", top / "again"]
+    subprocess.run(unpack, check=True)
+    sides.clear()
+    assert sides.take((top / "tar").read_bytes()) is None
+    assert sides.same_tree() == seen.tree(top / "again")
+    delete_tree(str(top))
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)

@@ -1,0 +1,264 @@
+"""The `erofs` driver's indexes: merged when a stack is high, made again when they are stale, damaged or cut short."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from store import snapshot_erofs
+from store.errors import BlobMissing
+from store.images import Layer
+from store.layers import import_layer
+from store.layout import Store
+from store.snapshot_erofs import STACK_LIMIT
+from tests.store import seen
+from tests.store.archives import archive, directory, file, hardlink, pax, symlink
+from tests.store.drivers import Sides
+
+pytestmark = pytest.mark.needs("root", "overlay", "erofs")
+
+REPOSITORY = str(Path(__file__).parents[2])
+
+
+def layer(number: int) -> bytes:
+    """One of many: what it adds, the next ones change, replace, hide or delete."""
+    name = b"%d" % number
+    before = b"%d" % (number - 1)
+    members = [
+        directory(b"d/", mode=0o700 + number % 8),
+        file(b"d/" + name, b"content of " + name * 300, uid=number),
+        file(b"same", name),
+        directory(name + b"/"),
+        file(name + b"/inner", b"x" * number),
+        hardlink(name + b"/linked", name + b"/inner"),
+        symlink(b"newest", b"d/" + name),
+        pax({b"SCHILY.xattr.user.number": name}) + file(b"with-attributes", b"a"),
+        file(b"fresh-%d/gone-later" % number, b"x"),
+        file(b"fresh-%d/kept" % number, b"x"),
+    ]
+    if number:
+        members.append(file(b"fresh-%s/.wh.gone-later" % before))
+    if number % 3 == 1:
+        members.append(file(before + b"/.wh.inner"))
+    if number % 4 == 2:
+        members += [file(before + b"/.wh..wh..opq"), file(before + b"/after", b"opaque")]
+    if number % 5 == 3:
+        members += [file(b".wh." + before), file(b"d/.wh." + before)]
+    if number % 7 == 5:
+        members.append(file(before, b"a file where a directory was"))
+    if number % 11 == 8:
+        members.append(hardlink(b"from-below-%d" % number, b"d/5"))
+    return archive(*members)
+
+
+def stack(store: Store, height: int) -> list[Layer]:
+    chain: list[Layer] = []
+    for number in range(height):
+        chain.append(import_layer(store, BytesIO(layer(number)), parents=chain))
+    return chain
+
+
+@pytest.fixture
+def store(root: str) -> Store:
+    return Store.open(root, "erofs")
+
+
+@pytest.mark.parametrize("height", [10, 40])
+def test_a_high_stack_looks_the_same_by_every_driver(height: int, tmp_path: Path) -> None:
+    sides = Sides(tmp_path)
+    for number in range(height):
+        assert sides.take(layer(number)) is None
+    found = sides.same_tree()
+    assert len(found) > 2 * height
+
+
+def test_a_high_stack_is_mounted_as_few_indexes_of_which_the_lowest_is_its_own_layer_s(store: Store) -> None:
+    chain = stack(store, STACK_LIMIT)
+    assert len(store.snapshots.trees(chain)) == STACK_LIMIT
+    chain = stack(store, 40)
+    for each in chain:
+        store.snapshots.delete(each.chain_id)
+    merged, lowest = store.snapshots.trees(chain)
+    assert merged.endswith(f"/{chain[-1].chain_id.hex}/39.erofs")
+    assert lowest.endswith(f"/{chain[0].chain_id.hex}/1.erofs")
+    before = os.stat(merged).st_ino
+    assert Store.open(store.root, "erofs").snapshots.trees(chain) == [merged, lowest]
+    assert os.stat(merged).st_ino == before
+
+
+def damages(path: Path) -> dict[str, bytes]:
+    data = path.read_bytes()
+    return {
+        "empty": b"",
+        "short": data[: len(data) // 2],
+        "without its end": data[:-1],
+        "zeros": bytes(len(data)),
+        "a bit": data[:2000] + bytes([data[2000] ^ 1]) + data[2001:],
+    }
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "without its end", "zeros", "a bit", "no word of its making"])
+@pytest.mark.parametrize("height", [3, 40])
+def test_after_another_boot_a_damaged_index_is_made_again(
+    store: Store, height: int, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = stack(store, height)
+    expected = seen.image(store, chain)
+    for tree in store.snapshots.trees(chain):
+        path = Path(tree)
+        if damage == "no word of its making":
+            path.with_suffix(".checked").unlink()
+            continue
+        content = damages(path)[damage]
+        path.chmod(0o600)
+        path.write_bytes(content)
+    monkeypatch.setattr(snapshot_erofs, "boot_id", lambda: "another boot")
+    again = Store.open(store.root, "erofs")
+    assert seen.image(again, chain) == expected
+    assert seen.image(Store.open(store.root, "erofs"), chain) == expected
+    assert os.listdir(store.drafts.path) == []
+
+
+def test_an_index_that_is_right_is_believed_in_another_boot(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = stack(store, 3)
+    before = [os.stat(tree).st_ino for tree in store.snapshots.trees(chain)]
+    monkeypatch.setattr(snapshot_erofs, "boot_id", lambda: "another boot")
+    monkeypatch.setattr(Store, "open_layer", lambda *_: pytest.fail("a tar was read"))
+    again = Store.open(store.root, "erofs")
+    assert [os.stat(tree).st_ino for tree in again.snapshots.trees(chain)] == before
+
+
+def test_what_lies_aside_is_made_again_when_it_is_damaged_or_gone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = [import_layer(store, BytesIO(archive(file(b"f", b"from below" * 1000))))]
+    chain.append(import_layer(store, BytesIO(archive(hardlink(b"copy", b"f"))), parents=chain))
+    (aside,) = Path(store.root, "indexes").glob("*/aside")
+    for number, change in enumerate((lambda: aside.write_bytes(b"wrong" * 2048), lambda: aside.write_bytes(b""), aside.unlink)):
+        change()
+        monkeypatch.setattr(snapshot_erofs, "boot_id", lambda number=number: f"boot {number}")
+        again = Store.open(store.root, "erofs")
+        with seen.shown(again, chain) as top:
+            assert (top / "copy").read_bytes() == b"from below" * 1000
+
+
+def test_a_missing_tar_is_said_to_be_missing_with_what_to_do(store: Store) -> None:
+    chain = stack(store, 2)
+    os.unlink(store.blobs.path(chain[0].diff_id))
+    with pytest.raises(BlobMissing) as caught:
+        store.snapshots.view(chain)
+    assert caught.value.hint
+    store.snapshots.delete(chain[0].chain_id)
+    with pytest.raises(BlobMissing) as caught:
+        store.snapshots.trees(chain)
+    assert "load, pull or build" in caught.value.hint
+
+
+def test_several_makers_of_one_index_all_get_it(store: Store) -> None:
+    chain = stack(store, 40)
+    expected = seen.image(store, chain)
+    for each in chain:
+        store.snapshots.delete(each.chain_id)
+    stores = [Store.open(store.root, "erofs") for _ in range(4)]
+    together = threading.Barrier(len(stores))
+    found: list[object] = []
+
+    def make(own: Store) -> None:
+        together.wait()
+        found.append(own.snapshots.trees(chain))
+
+    threads = [threading.Thread(target=make, args=(each,)) for each in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len(stores)
+    assert all(len(each) == 2 for each in found)  # type: ignore[arg-type]
+    assert seen.image(store, chain) == expected
+    assert os.listdir(store.drafts.path) == []
+
+
+_MAKE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from store.images import Layer
+from store.digest import Descriptor, Digest
+from store.layout import Store
+store = Store.open(sys.argv[2], "erofs")
+chain = []
+for line in sys.stdin.read().split():
+    digest, size, chain_id = line.split(",")
+    descriptor = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.parse(digest), int(size))
+    chain.append(Layer(descriptor, Digest.parse(digest), Digest.parse(chain_id)))
+print(len(store.snapshots.trees(chain)))
+"""
+
+
+@pytest.mark.needs("strace")
+@pytest.mark.parametrize("call", ["linkat", "mkdir", "write", "rename"])
+def test_a_maker_killed_at_any_call_leaves_what_the_next_one_needs(store: Store, call: str) -> None:
+    chain = stack(store, 10)
+    expected = seen.image(store, chain)
+    said = "\n".join(f"{each.diff_id},{each.descriptor.size},{each.chain_id}" for each in chain)
+    command = [sys.executable, "-I", "-B", "-c", _MAKE, REPOSITORY, store.root]
+    killed = 0
+    for when in (1, 2, 3, 5, 8, 13, 21, 34):
+        for each in chain:
+            store.snapshots.delete(each.chain_id)
+        trace = ["strace", "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={when}"]
+        done = subprocess.run([*trace, *command], input=said, capture_output=True, text=True, check=False)
+        killed += done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        again = Store.open(store.root, "erofs")
+        assert seen.image(again, chain) == expected
+        assert os.listdir(store.drafts.path) == []
+    assert killed or call == "rename"  # an index is linked to its name, and renamed only over another
+
+
+def test_a_directory_of_100_000_entries_has_them_all(store: Store) -> None:
+    names = [b"d/entry-%06d" % number for number in range(100_000)]
+    made = import_layer(store, BytesIO(archive(*[file(name) for name in names])))
+    with seen.shown(store, [made]) as top:
+        assert sorted(os.listdir(os.fsencode(top) + b"/d")) == [name[2:] for name in names]
+        for number in (0, 1, 49_999, 99_999):
+            assert os.stat(top / f"d/entry-{number:06d}").st_size == 0
+        assert not os.path.lexists(top / "d/entry-100000")
+
+
+class Zeros:
+    """An archive with one file of zeros, read without being anywhere."""
+
+    def __init__(self, size: int) -> None:
+        self.head = file(b"before", b"b") + pax({b"size": b"%d" % size}) + file(b"big")
+        self.rest = -(-size // 512) * 512
+        self.tail = file(b"after", b"a") + bytes(1024)
+
+    def readinto(self, buffer: memoryview) -> int:
+        if self.head:
+            return self._give("head", buffer)
+        if self.rest:
+            count = min(len(buffer), self.rest)
+            buffer[:count] = bytes(count)
+            self.rest -= count
+            return count
+        return self._give("tail", buffer)
+
+    def _give(self, name: str, buffer: memoryview) -> int:
+        piece = getattr(self, name)[: len(buffer)]
+        buffer[: len(piece)] = piece
+        setattr(self, name, getattr(self, name)[len(piece) :])
+        return len(piece)
+
+
+def test_a_file_of_more_than_4_gib_is_whole_and_so_is_what_follows_it(store: Store) -> None:
+    size = (4 << 30) + 1000
+    made = import_layer(store, Zeros(size))  # type: ignore[arg-type]
+    with seen.shown(store, [made]) as top:
+        assert os.stat(top / "big").st_size == size
+        assert (top / "after").read_bytes() == b"a"
+        assert (top / "before").read_bytes() == b"b"
+        with open(top / "big", "rb") as opened:
+            opened.seek(size - 5)
+            assert opened.read() == bytes(5)
