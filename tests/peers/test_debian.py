@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from store.layers import import_layer
-from store.layout import Store
 from tests.command.installed import BOX
 from tests.command.installed import run as box
 from tests.peers import traveller
 from tests.peers.conftest import Peer, say
 from tests.store import seen
+from tests.store.drivers import DRIVERS, driver, open_store
 
 pytestmark = [pytest.mark.needs("root", "overlay", "cgroup", "mmdebstrap")]
 
@@ -138,9 +138,10 @@ def of_gnu_tar(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return top / "plain.tar", seen.tree(top / "tree")
 
 
+@pytest.mark.parametrize("name", DRIVERS)
 @pytest.mark.parametrize("compressor", [[], ["gzip", "-1"], ["zstd", "-1"]], ids=["plain", "gzip", "zstd"])
 def test_the_base_unpacks_to_the_tree_that_gnu_tar_makes(
-    of_gnu_tar: tuple[Path, dict[bytes, seen.Seen]], tmp_path: Path, compressor: list[str]
+    of_gnu_tar: tuple[Path, dict[bytes, seen.Seen]], tmp_path: Path, compressor: list[str], name: str
 ) -> None:
     """Content, modes, owners, times to the nanosecond, links, devices and attributes, of some 8,000 entries."""
     source, expected = of_gnu_tar
@@ -148,8 +149,9 @@ def test_the_base_unpacks_to_the_tree_that_gnu_tar_makes(
         with open(tmp_path / "compressed", "wb") as file:
             subprocess.run([*compressor, "-c", source], stdout=file, check=True)
         source = tmp_path / "compressed"
-    store = Store.open(str(tmp_path / "box"))
-    with open(source, "rb") as file, store.shared():
-        layer = import_layer(store, file)
-    assert len(expected) > 5000
-    assert seen.image(store, [layer]) == expected
+    with driver(name):
+        store = open_store(tmp_path / "box", name)
+        with open(source, "rb") as file, store.leased():
+            layer = import_layer(store, file)
+        assert len(expected) > 5000
+        assert seen.image(store, [layer]) == expected
