@@ -131,7 +131,7 @@ def test_no_flag_and_no_key_is_used_twice_and_only_the_last_argument_takes_many(
     assert len({part.key for part in parts}) == len(parts)
     assert len(verb.by_flag) == sum(len(option.flags) for option in verb.options)
     assert not any(argument.many for argument in verb.arguments[:-1])
-    assert all(part.completes in ("", "image", "container", "file") for part in parts)
+    assert all(part.completes in ("", "image", "container", "any", "mount", "end", "file", "dir") for part in parts)
 
 
 VERB = Verb(
