@@ -177,6 +177,7 @@ PROBES: dict[str, Callable[[], str]] = {
         "setfattr",
         "pigz",
         "unshare",
+        "capsh",
         "busybox",
     )
 }

@@ -60,6 +60,13 @@ def test_a_driver_that_there_is_not_is_wrong_usage(box: Box, verb: str) -> None:
     assert "BOX_DRIVER names no driver: 'aufs'\nhint: there are: erofs, overlay, copy" in done.stderr
 
 
+def test_the_drivers_are_completed(box: Box) -> None:
+    said = box(_BOX_COMPLETE="bash_complete", COMP_WORDS="box --driver ", COMP_CWORD="2").stdout
+    assert said.split() == [f"plain,{driver}" for driver in DRIVERS]
+    said = box(_BOX_COMPLETE="bash_complete", COMP_WORDS="box --driver copy imag", COMP_CWORD="3").stdout
+    assert said.split() == ["plain,images"]
+
+
 @pytest.mark.needs("root", "overlay", "erofs", "cgroup")
 def test_a_forced_driver_s_trees_are_run_and_the_next_run_has_the_best_again(box: Box, tiny: str) -> None:
     assert lowers(box) == ["indexes"]
@@ -123,3 +130,34 @@ def test_a_store_on_overlayfs_is_kept_by_copies(tmp_path: Path) -> None:
     assert "D /e/y\n" in said
     assert "A /new\n" in said
     assert said.count("1\n2\n") == 2
+
+
+FILES_ONLY = """\
+box: 1
+base: {host: [sh, cat]}
+steps:
+  - copy: f -> /d/f
+  - write: {to: /e/x, text: "x\n"}
+  - remove: /d/f
+"""
+
+
+@pytest.mark.needs("root", "capsh")
+def test_without_the_right_to_mount_images_are_made_looked_at_and_handed_on(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "Boxfile").write_text(FILES_ONLY)
+    (tmp_path / "f").write_text("f\n")
+    with_the_right = box("build", "-q", "-t", "app", tmp_path, BOX_ROOT=str(tmp_path / "other")).stdout
+    script = """
+    set -e
+    "$0" info --format '{{.Driver}}'
+    "$0" build -q -t app "$1"
+    "$0" export app | tar -tf - d e
+    "$0" cp app:/e/x - | tar -xOf -
+    "$0" save app >"$1/app.tar"
+    "$0" fsck >/dev/null
+    """
+    command = ["capsh", "--drop=cap_sys_admin", "--", "-c", script, BOX, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"copy\n{with_the_right}d/\ne/\ne/x\nx\n"
+    assert "app:latest" in box("load", "-i", tmp_path / "app.tar").stdout
