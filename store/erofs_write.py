@@ -43,6 +43,7 @@ _KINDS = {kind: FILE_TYPES[bits] for kind, bits in _TYPES.items()}
 _DIR_TYPE = FILE_TYPES[stat.S_IFDIR]
 _NANO = 1_000_000_000
 _OPAQUE = (b"trusted.overlay.opaque", b"y")
+_VALUE_LIMIT = 65535
 _XATTR_LIMIT = 4 * 65535 - XATTR_HEADER_SIZE
 
 
@@ -265,14 +266,20 @@ def _pack_xattrs(xattrs: dict[bytes, bytes], what: bytes) -> bytes:
     packed = [XATTR_HEADER.pack(0, 0)]
     for name in sorted(xattrs):
         value = xattrs[name]
+        if len(value) > _VALUE_LIMIT:
+            raise _too_many_xattrs(what)
         prefix, index = next((prefix, index) for prefix, index in XATTR_PREFIXES if name.startswith(prefix))
         rest = name[len(prefix) :]
         packed.append(XATTR_ENTRY.pack(len(rest), index, len(value)) + rest + value)
         packed.append(bytes(-(XATTR_ENTRY.size + len(rest) + len(value)) % 4))
     data = b"".join(packed)
     if len(data) > _XATTR_LIMIT:
-        raise StoreError(f"{shown(what)} has more extended attributes than the index can hold", hint="use --driver overlay")
+        raise _too_many_xattrs(what)
     return data
+
+
+def _too_many_xattrs(what: bytes) -> StoreError:
+    return StoreError(f"{shown(what)} has more extended attributes than an index can hold", hint="use --driver overlay")
 
 
 def _encode_device(major: int, minor: int) -> int:

@@ -113,8 +113,10 @@ def _mount_otherwise(
                 hint="Linux 6.5 and later can; or build from fewer steps",
             )
     if _copied(lowers):
-        from store.private import private_tree
+        from store.private import private_tree, suits
 
+        if not suits(upper):
+            raise error
         return private_tree(lowers, upper, attributes, mapping)
     raise error
 

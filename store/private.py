@@ -28,6 +28,11 @@ def is_whole(upper: str) -> bool:
         return False
 
 
+def suits(upper: "str | None") -> bool:
+    """Whether the directory is whole or can become so: what has an overlay's changes in it must not be mixed with a copy."""
+    return upper is None or is_whole(upper) or not os.listdir(upper)
+
+
 def private_tree(lowers: "Sequence[str]", upper: "str | None", attributes: int, mapping: int = -1) -> int:
     """What mount_overlay gives, of directories of which the first has all files of an image: a detached clone of it; or with
     `upper` of that, made a whole copy where it is none yet. The other lowers add names that are missing in the copy.

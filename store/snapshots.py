@@ -56,9 +56,10 @@ class Driver(Protocol):
         """Begin to take in a layer whose parents are not known yet; None when this driver cannot."""
 
     def adopt(self, chain_id: str, directory: str) -> str:
-        """Make `directory` (on the store's file system, an overlay upper whose changeset was packed) the tree of `chain_id`.
+        """Make `directory` (on the store's file system, an overlay upper whose changeset was packed) the tree of `chain_id`, or
+        drop it where the driver keeps something else, which is then made when it is asked for.
 
-        The directory is gone afterwards, also when there was such a tree already. Returns the tree's path.
+        The directory is gone afterwards, also when there was such a tree already. Returns the path where the tree is, or would be.
         """
 
     def view(self, chain: Sequence[Layer]) -> int:

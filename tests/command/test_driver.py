@@ -137,7 +137,7 @@ box: 1
 base: {host: [sh, cat]}
 steps:
   - copy: f -> /d/f
-  - write: {to: /e/x, text: "x\n"}
+  - write: {to: /e/x, text: "x\\n"}
   - remove: /d/f
 """
 

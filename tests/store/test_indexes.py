@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from store import snapshot_erofs
-from store.errors import BlobMissing
+from store.errors import BlobMissing, StoreError
 from store.images import Layer
 from store.layers import import_layer
 from store.layout import Store
@@ -262,3 +262,28 @@ def test_a_file_of_more_than_4_gib_is_whole_and_so_is_what_follows_it(store: Sto
         with open(top / "big", "rb") as opened:
             opened.seek(size - 5)
             assert opened.read() == bytes(5)
+    os.unlink(store.blobs.path(made.diff_id))  # pytest keeps the directory
+
+
+@pytest.mark.parametrize("size", [1, 511, 4096, 65535])
+def test_an_attribute_may_have_any_size_that_an_index_can_hold(store: Store, size: int) -> None:
+    members = [pax({b"SCHILY.xattr.user.a": b"v" * size, b"SCHILY.xattr.user.b": b"w" * size}) + file(b"f", b"content")]
+    members.append(pax({b"SCHILY.xattr.trusted.d": b"x" * size}) + directory(b"d/"))
+    members.append(pax({b"SCHILY.xattr.trusted.l": b"y" * size}) + symlink(b"l", b"target"))
+    made = import_layer(store, BytesIO(archive(*members)))
+    with seen.shown(store, [made]) as top:
+        assert os.getxattr(top / "f", "user.a") == b"v" * size
+        assert os.getxattr(top / "f", "user.b") == b"w" * size
+        assert os.getxattr(top / "d", "trusted.d") == b"x" * size
+        assert os.getxattr(top / "l", "trusted.l", follow_symlinks=False) == b"y" * size
+        assert os.readlink(top / "l") == "target"
+        assert (top / "f").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("sizes", [[65536], [65535] * 5])
+def test_more_attributes_than_an_index_can_hold_are_refused(store: Store, sizes: list[int]) -> None:
+    values = {b"SCHILY.xattr.user.%d" % number: b"v" * size for number, size in enumerate(sizes)}
+    with pytest.raises(StoreError, match="f has more extended attributes than an index can hold") as caught:
+        import_layer(store, BytesIO(archive(pax(values) + file(b"f"))))
+    assert "--driver overlay" in caught.value.hint
+    assert os.listdir(store.drafts.path) == []

@@ -125,6 +125,14 @@ def test_names_that_the_image_lacks_are_added_and_those_it_has_stay(without_over
     assert not os.path.isdir(case.upper / "run")
 
 
+def test_an_overlay_s_upper_is_not_mixed_with_a_copy(tmp_path: Path, without_overlay: None) -> None:
+    case = Case(tmp_path, [Put(b"a", "file", b"1", {})])
+    (case.upper / "changed").write_bytes(b"")
+    with pytest.raises(OSError, match=os.strerror(errno.ENODEV)):
+        case.mounted()
+    assert os.listdir(case.upper) == ["changed"]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EIO])
 def test_a_failure_that_says_nothing_of_overlayfs_makes_no_copy(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
