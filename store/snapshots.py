@@ -59,7 +59,7 @@ class Driver(Protocol):
         """Make `directory` (on the store's file system, an overlay upper whose changeset was packed) the tree of `chain_id`, or
         drop it where the driver keeps something else, which is then made when it is asked for.
 
-        The directory is gone afterwards, also when there was such a tree already. Returns the path where the tree is, or would be.
+        The directory is gone afterwards, also when there was such a tree already. Returns where the tree is, or would be.
         """
 
     def view(self, chain: Sequence[Layer]) -> int:
