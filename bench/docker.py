@@ -15,8 +15,9 @@ _STARTING, _ENDING = 60, 30  # seconds
 class Docker:
     """A running dockerd. It ends with `close`, or with the thread that started it."""
 
-    def __init__(self, directory: str) -> None:
-        """Start it and wait until it answers. `directory` is new, and short: a socket's path has 108 bytes. Raises Failed."""
+    def __init__(self, directory: str, *options: str) -> None:
+        """Start it, with more `options`, and wait until it answers. `directory` is new, and short: a socket's path has 108 bytes.
+        Raises Failed."""
         self.directory = directory
         self.client = client()
         self.host = f"unix://{directory}/socket"
@@ -35,6 +36,7 @@ class Docker:
                     *("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"),
                     # Its default, a million, is more than what some machines allow.
                     "--default-ulimit=nofile=1024:1024",
+                    *options,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

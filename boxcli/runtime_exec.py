@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from boxcli.runtime_main import preserved
 from runtime.bundle import SETS
 from runtime.engine_exec import ExecOptions, execute
 from runtime.jsontext import read
@@ -44,10 +45,7 @@ def answer(given: dict[str, Any], words: list[str], root: str, take: Callable[..
     options.console_socket = chosen.get("console_socket", "")
     options.pid_file = chosen.get("pid_file", "")
     options.cgroups = chosen.get("cgroup", [])
-    preserved = chosen.get("preserve_fds", "0")
-    if not preserved.isdigit():
-        raise UsageError(f"--preserve-fds takes a number, not {preserved!r}")
-    options.preserved = int(preserved)
+    options.preserved = preserved(chosen.get("preserve_fds", "0"))
     return execute(root, identity, document, options)
 
 

@@ -184,6 +184,19 @@ def _absolute(path: str) -> str:
     return path if path.startswith("/") else f"{os.getcwd()}/{path}"
 
 
+def preserved(text: str) -> int:
+    """How many descriptors behind the first three are the container's. Called before any is opened here: each of them is there,
+    so none that box opens can take such a place."""
+    if not text.isdigit() or int(text) > 1 << 16:
+        raise UsageError(f"--preserve-fds takes a number, not {text!r}")
+    for number in range(3, 3 + int(text)):
+        try:
+            os.fstat(number)
+        except OSError as err:
+            raise UsageError(f"--preserve-fds {text}: descriptor {number} is not open") from err
+    return int(text)
+
+
 def _creation(given: dict[str, Any]) -> Any:
     from runtime.engine import Options
 
@@ -194,13 +207,10 @@ def _creation(given: dict[str, Any]) -> Any:
     options.no_pivot = given.get("no_pivot", False)
     options.no_keyring = given.get("no_keyring", False)
     options.manager = given.get("manager", "systemd" if given.get("systemd") else "cgroupfs")
-    preserved = given.get("preserve_fds", "0")
-    if not preserved.isdigit() or int(preserved) > 1 << 16:
-        raise UsageError(f"--preserve-fds takes a number, not {preserved!r}")
-    options.preserved = int(preserved)
+    options.preserved = preserved(given.get("preserve_fds", "0"))
     listening = os.environ.get(b"LISTEN_FDS", b"")
-    if listening.isdigit():  # systemd's sockets are the container's
-        options.preserved += int(listening)
+    if listening.isdigit() and not options.preserved:  # systemd's sockets are the container's
+        options.preserved = preserved(listening.decode())
     return options
 
 

@@ -52,13 +52,10 @@ def emit_birth(program: Program, process: Process, joined: list[int], *, session
         program.call("write", tasks, b"0", 1, action="join the control group")
 
 
-def emit_command(
-    program: Program, process: Process, seccomp: "Filter | None", first_closed: int, *, keyring: bool = True
-) -> None:  # fmt: skip
-    """Add the steps from the container's root to the command: descriptors from `first_closed` on closed, working directory,
-    limits, identity, capabilities, no_new_privs, filter, execve."""
+def emit_identity(program: Program, process: Process, seccomp: "Filter | None", *, keyring: bool = True) -> None:
+    """Add the steps from the container's root to all that the command is but itself: scheduling, limits, identity, capabilities,
+    working directory. Nothing but the descriptors that are closed before and after may be open."""
     call = program.call
-    call("close_range", first_closed, 0xFFFFFFFF, 0, action="close descriptors")
     _emit_scheduling(program, process)
     if keyring:
         call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, action="join a new session keyring", tolerated=(ENOSYS, EPERM))
@@ -98,6 +95,12 @@ def emit_command(
         "openat2", AT_FDCWD, text(cwd), _ENTERING, len(_ENTERING), action="change to the working directory", path=cwd
     )  # fmt: skip
     call("fchdir", directory, action="change to the working directory", path=cwd)
+
+
+def emit_execution(program: Program, process: Process, seccomp: "Filter | None", first_closed: int) -> None:
+    """Add the very last steps: descriptors from `first_closed` on closed, no_new_privs, filter, execve."""
+    call = program.call
+    call("close_range", first_closed, 0xFFFFFFFF, 0, action="close descriptors")
     if process.no_new_privileges:
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
         if seccomp:

@@ -11,7 +11,7 @@ import time
 
 from runtime import linux, waiting
 from runtime.bundle import Bundle, Process, load
-from runtime.bundle_command import candidates, emit_birth, emit_command, not_executed
+from runtime.bundle_command import candidates, emit_birth, emit_execution, emit_identity, not_executed
 from runtime.bundle_rootfs import BundleRootfs
 from runtime.engine_filters import Filter, filter_of
 from runtime.engine_state import EngineContainer, spell, started_at, timestamp
@@ -241,14 +241,16 @@ class _Maker:
         domain = bundle.linux.get("personality").get("domain").choice(*_PERSONALITIES)
         if domain:
             call("personality", _PERSONALITIES[domain])
+        first, kept = 3 + self._options.preserved, names["tell"]
+        # Before any path is followed: a descriptor of the machine must lead nowhere (CVE-2024-21626).
+        call("close_range", first, names["go"], 0, action="close descriptors")
+        emit_identity(program, process, self._filter, keyring=not self._options.no_keyring)
         call("write", names["tell"], _READY, len(_READY))
         # Nobody waits for this pipe any more: what fails from here on is told to `start`.
         call("dup3", names["result"], names["tell"], os.O_CLOEXEC)
         call("read", names["start"], b"\0", 1, action="wait for start")
-        first = 3 + self._options.preserved
-        kept = names["tell"]
         call("close_range", first, kept - 1, 0, action="close descriptors")
-        emit_command(program, process, self._filter, kept + 1, keyring=not self._options.no_keyring)
+        emit_execution(program, process, self._filter, kept + 1)
 
     def _await(self, told: int, program: Program) -> None:
         """Wait until the process is as far as it should be. Raises what it could not do."""

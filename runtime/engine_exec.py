@@ -5,7 +5,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from runtime import linux
 from runtime.bundle import Place, Process
-from runtime.bundle_command import candidates, emit_birth, emit_command, not_executed
+from runtime.bundle_command import candidates, emit_birth, emit_execution, emit_identity, not_executed
 from runtime.container import FORWARDED
 from runtime.engine import resize, send_terminal, write_whole
 from runtime.engine_filters import filter_of
@@ -115,7 +115,10 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
                 program.call("dup3", fd, number, 0)
         if process.terminal:
             program.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
-        emit_command(program, process, filter_of(bundle.linux.get("seccomp"), container.root), 3 + options.preserved)
+        seccomp = filter_of(bundle.linux.get("seccomp"), container.root)
+        program.call("close_range", 3 + options.preserved, 0xFFFFFFFF, 0, action="close descriptors")
+        emit_identity(program, process, seccomp)
+        emit_execution(program, process, seccomp, 3 + options.preserved)
         directory = group.open_for_clone(target)
         if directory is not None:
             opened.append(directory)

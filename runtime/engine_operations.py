@@ -51,6 +51,7 @@ def start(root: str, identity: str) -> list[str]:
             os.close(writer)
             os.close(result)
         if message:
+            _await_end(container)
             steps = read(f"{container.path}/program", "the container's program")["steps"]
             raise failure_of(message, [(name, action, path) for name, action, path in steps], bundle)
         container.state["released"] = True
@@ -58,6 +59,15 @@ def start(root: str, identity: str) -> list[str]:
         for name in ("start", "result", "program"):
             os.unlink(f"{container.path}/{name}")
         return _warnings(container, bundle, "poststart")
+
+
+def _await_end(container: EngineContainer) -> None:
+    """An engine asks at once what became of a container whose start failed: it is stopped then, and has been for a moment, in
+    which a parent hears of it."""
+    deadline = time.monotonic() + 1
+    while container.pid and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(0.02)
 
 
 def kill(root: str, identity: str, number: int, *, everything: bool = False) -> None:

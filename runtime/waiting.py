@@ -72,9 +72,7 @@ class Ended:
     __slots__ = ("errno", "executions", "index")
 
     def __init__(self, message: bytes, calls: int) -> None:
-        address, errno, _, *results = [
-            int.from_bytes(message[at : at + 8], "little", signed=True) for at in range(0, len(message), 8)
-        ]
+        address, errno, _, *results = unpack(f"<{len(message) // 8}q", message[: len(message) // 8 * 8])
         index = (address - (_DATA_AT + len(message))) // RECORD
         self.index = index if 0 <= index < calls else None
         self.errno = errno

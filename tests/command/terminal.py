@@ -1,4 +1,4 @@
-"""A user at a terminal: `box` runs on it as from a shell, keys are typed, what is shown is read."""
+"""A user at a terminal: `box` (or another program) runs on it as from a shell, keys are typed, what is shown is read."""
 
 import fcntl
 import os
@@ -17,13 +17,13 @@ from tests.command.installed import BOX
 class Terminal:
     """One command of box on a terminal of its own, which is that of its session too."""
 
-    def __init__(self, *arguments: str, rows: int = 33, columns: int = 111) -> None:
+    def __init__(self, *arguments: str, rows: int = 33, columns: int = 111, program: str = BOX) -> None:
         self.master, self.slave = os.openpty()
         self.resize(rows, columns)
         self.before = termios.tcgetattr(self.slave)
         # setsid --ctty: a program of its own, since Python may run no code between fork and exec here.
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", BOX, *arguments], stdin=self.slave, stdout=self.slave, stderr=self.slave
+            ["setsid", "--ctty", program, *arguments], stdin=self.slave, stdout=self.slave, stderr=self.slave
         )
         self.shown = b""
 
