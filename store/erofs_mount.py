@@ -32,15 +32,9 @@ def mount_index(path: str, how: "list[str] | None" = None) -> int:
     root = path[: path.index("/indexes/")]
     descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC)]
     try:
-        head = os.pread(descriptors[0], 8192, 0)
-        count = int.from_bytes(head[_DEVICE_COUNT_AT : _DEVICE_COUNT_AT + 2], "little")
-        if len(head) < _DEVICES_AT + _DEVICE_SIZE * count:
-            head = os.pread(descriptors[0], _DEVICES_AT + _DEVICE_SIZE * count, 0)
-        if head[_SUPERBLOCK_AT : _SUPERBLOCK_AT + 4] != _MAGIC or len(head) < _DEVICES_AT + _DEVICE_SIZE * count:
-            raise StoreError(f"{path} is damaged", hint="box fsck --repair")
-        for number in range(count):
-            at = _DEVICES_AT + number * _DEVICE_SIZE
-            descriptors.append(open_device(root, head[at : at + 36]))
+        for slot in device_slots(descriptors[0], path):
+            descriptor = open_device(root, slot[:36])  # one by one, so that those before a failure are closed
+            descriptors.append(descriptor)
         names = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
         if not loops:
             try:
@@ -65,6 +59,40 @@ def mount_index(path: str, how: "list[str] | None" = None) -> int:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def device_slots(descriptor: int, path: str) -> "list[bytes]":
+    """The slots of the devices of the index open as `descriptor`; StoreError, which calls it `path`, when it is none."""
+    head = os.pread(descriptor, 8192, 0)
+    count = int.from_bytes(head[_DEVICE_COUNT_AT : _DEVICE_COUNT_AT + 2], "little")
+    end = _DEVICES_AT + _DEVICE_SIZE * count
+    if len(head) < end:
+        head = os.pread(descriptor, end, 0)
+    if head[_SUPERBLOCK_AT : _SUPERBLOCK_AT + 4] != _MAGIC or len(head) < end:
+        raise StoreError(f"{path} is damaged", hint="box fsck --repair")
+    return [head[at : at + _DEVICE_SIZE] for at in range(_DEVICES_AT, end, _DEVICE_SIZE)]
+
+
+def missing_device(path: str) -> str:
+    """What is missing, or too short, of the files that the index at `path` maps; empty when all are there."""
+    root = path[: path.index("/indexes/")]
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        slots = device_slots(descriptor, path)
+    finally:
+        os.close(descriptor)
+    for slot in slots:
+        name = slot[4:36].hex()
+        try:
+            device = open_device(root, slot[:36])
+        except BlobMissing:
+            return f"{name} is missing, which it maps"
+        try:
+            if os.fstat(device).st_size < int.from_bytes(slot[64:68], "little") * 512:
+                return f"{name} is too short, which it maps"
+        finally:
+            os.close(device)
+    return ""
 
 
 def root_of(lower: str) -> "tuple[int, int, int]":

@@ -34,7 +34,7 @@ from store.erofs_format import (
     TAR,
     Device,
 )
-from store.erofs_mount import mount_index
+from store.erofs_mount import missing_device, mount_index
 from store.erofs_read import merge_indexes, read_devices
 from store.erofs_tree import Below, LayerTree, Unknown
 from store.erofs_write import build_index
@@ -178,8 +178,8 @@ class ErofsDriver:
         checked = path.removesuffix(_SUFFIX) + ".checked"
         try:
             if read_text(checked).rstrip() == self._boot:
-                return True
-        except (FileNotFoundError, UnicodeDecodeError):
+                return not missing_device(path)
+        except (FileNotFoundError, UnicodeDecodeError, StoreError):
             pass
         if self._damage(path) is not None:
             return False
@@ -200,11 +200,11 @@ class ErofsDriver:
                     with open(aside, "rb", buffering=0) as file:
                         if digest_of(file.fileno()) != device.tag[36:]:
                             return f"{aside} does not match its digest"
+            return missing_device(path) or None
         except FileNotFoundError as err:
             return f"{err.filename} is missing"
         except OSError as err:
             return os.strerror(err.errno or 0).lower()
-        return None
 
     def _difference(self, layer: Layer, below: Sequence[Layer], path: str) -> str | None:
         with IndexMaking(self, below) as making, self._open_layer(layer) as source:

@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from store import snapshot_erofs
+from store.digest import OCI_LAYER_GZIP, Digest
 from store.errors import BlobMissing, StoreError
 from store.images import Layer
+from store.images import stack as stack_of
 from store.layers import import_layer
 from store.layout import Store
 from store.snapshot_erofs import STACK_LIMIT
 from tests.store import seen
 from tests.store.archives import archive, directory, file, hardlink, pax, symlink
 from tests.store.drivers import Sides
+from tests.store.samples import compressed
 
 pytestmark = pytest.mark.needs("root", "overlay", "erofs")
 
@@ -155,6 +158,24 @@ def test_a_missing_tar_is_said_to_be_missing_with_what_to_do(store: Store) -> No
     with pytest.raises(BlobMissing) as caught:
         store.snapshots.trees(chain)
     assert "load, pull or build" in caught.value.hint
+
+
+def test_a_tar_that_an_index_maps_is_made_again_from_its_compressed_blob(store: Store) -> None:
+    tar = archive(file(b"a", b"content" * 1000))
+    with store.leased(), store.blobs.draft() as draft:
+        draft.write(compressed(tar))
+        blob = draft.commit(OCI_LAYER_GZIP)
+    (whole,) = stack_of([(blob, Digest.of(tar))])
+    os.close(store.snapshots.view([whole]))
+    path = Path(store.tars.path(whole.diff_id))
+    path.chmod(0o600)
+    os.truncate(path, 512)
+    assert "is too short, which it maps" in str(store.snapshots.verify(whole, []))
+    path.unlink()
+    assert "is missing, which it maps" in str(store.snapshots.verify(whole, []))
+    assert seen.image(store, [whole])[b"a"]
+    assert path.read_bytes() == tar
+    assert store.snapshots.verify(whole, []) is None
 
 
 def test_several_makers_of_one_index_all_get_it(store: Store) -> None:
