@@ -158,14 +158,21 @@ def _ordered(rules: list[_Placed]) -> list[_Placed]:
     for rule in rules:
         if not rule.when:
             return [rule]
-    return sorted(rules, key=lambda rule: [_rank(compare) for compare in rule.when])
+    seen: dict[tuple[int, int, bool, int], int] = {}
+    return sorted(rules, key=lambda rule: [rank for compare in rule.when for rank in _ranks(compare, seen)])
 
 
-def _rank(compare: Compare) -> tuple[int, int, int]:
-    upper = 1 if compare.mask > _LOW else 0
-    if compare.operator in ("<", "<="):
-        return (-2 * compare.argument - upper, 1, compare.value)
-    return (-2 * compare.argument - upper, 0 if compare.operator in ("==", "!=") else 2, -compare.value)
+def _ranks(compare: Compare, seen: "dict[tuple[int, int, bool, int], int]") -> "list[tuple[int, int, int, int]]":
+    """Where a condition stands: half by half of its 64 bits, as they are compared; what is equal there, as it was `seen`."""
+    ranks = []
+    for half in (1, 0):
+        mask, value = compare.mask >> 32 * half & _LOW, compare.value >> 32 * half & _LOW
+        if mask:
+            place = 2 * compare.argument + half
+            kind = 1 if compare.operator in ("<", "<=") else 0 if compare.operator in ("==", "!=") else 2
+            node = (place, mask, kind > 0, value)
+            ranks.append((-place, kind, value if kind == 1 else -value, seen.setdefault(node, len(seen))))
+    return ranks
 
 
 def _holds(compare: Compare, arguments: "Sequence[int]") -> bool:
