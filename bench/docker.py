@@ -15,9 +15,11 @@ _STARTING, _ENDING = 60, 30  # seconds
 class Docker:
     """A running dockerd. It ends with `close`, or with the thread that started it."""
 
-    def __init__(self, directory: str, *options: str) -> None:
+    def __init__(self, directory: str, *options: str, own_network: bool = False) -> None:
         """Start it, with more `options`, and wait until it answers. `directory` is new, and short: a socket's path has 108 bytes.
-        Raises Failed."""
+
+        With `own_network` it has a network of its own, with a loopback device alone (a swarm makes bridges). Raises Failed.
+        """
         self.directory = directory
         self.client = client()
         self.host = f"unix://{directory}/socket"
@@ -28,7 +30,8 @@ class Docker:
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 [
-                    *("unshare", "--mount", "--propagation", "private", "--"),
+                    *("unshare", "--mount", "--propagation", "private", *(("--net",) if own_network else ()), "--"),
+                    *(("sh", "-c", 'ip link set lo up && exec "$@"', "sh") if own_network else ()),
                     *("setpriv", "--pdeathsig", "TERM", "--"),
                     *("dockerd", f"--config-file={directory}/daemon.json", f"--data-root={directory}/data"),
                     *(f"--exec-root={directory}/exec", f"--pidfile={directory}/pid", f"--host={self.host}"),

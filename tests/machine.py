@@ -89,7 +89,8 @@ def _cgroup() -> str:
             reasons.append(f"{hierarchy}: {errno.errorcode[error.errno or 0]}")
             continue
         try:
-            if os.path.exists(group + "/pids.max"):
+            # On v2 a group has the controllers that the one above gives on, which box sees to.
+            if os.path.exists(group + "/pids.max") or cgroup_version() == 2:
                 return ""
             reasons.append(f"{hierarchy}: no pids.max")
         finally:
@@ -168,6 +169,7 @@ PROBES: dict[str, Callable[[], str]] = {
         "runc",
         "crun",
         "umoci",
+        "ctr",
         "bwrap",
         "mmdebstrap",
         "gcc",

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,18 +47,19 @@ def _docker(_short: Path, archive: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def _podman(_short: Path, archive: Path) -> Iterator[Engine]:
+def _box_podman(_short: Path) -> Iterator[Podman]:
     need("podman")
     store = Podman(f"{_short}/box-podman", isolated=False)
     store.runtime = BOX_RUNTIME
-    try:
-        engine = Engine(store.command, ("--network", "none", *LIMITS))
-        engine("load", "-i", str(archive))
-        yield engine
-    finally:
-        for name in engine("ps", "-aq").out.split():
-            engine("rm", "-f", "-t", "0", name)
-        store.close()
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def _podman(_box_podman: Podman, archive: Path) -> Engine:
+    engine = Engine(_box_podman.command, ("--network", "none", *LIMITS))
+    engine("load", "-i", str(archive))
+    return engine
 
 
 @pytest.fixture(params=["docker", "podman"])
@@ -384,3 +386,95 @@ def test_docker_has_it_as_one_runtime_of_several(_short: Path, archive: Path) ->
     finally:
         daemon.close()
     assert bench_docker.version()
+
+
+@pytest.fixture
+def swarm(_short: Path, archive: Path) -> Iterator[Engine]:
+    """A dockerd that is alone in its network, and a swarm of itself."""
+    need("dockerd")
+    need("netns")
+    try:
+        daemon = Docker(f"{_short}/swarm", f"--add-runtime=box={BOX_RUNTIME}", "--default-runtime=box", own_network=True)
+    except Failed as reason:
+        refuse("dockerd", reason)
+        raise
+    try:
+        engine = Engine(daemon.command, ())
+        engine("load", "-i", str(archive))
+        engine("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1:2377")
+        yield engine
+        engine("swarm", "leave", "--force")
+    finally:
+        daemon.close()
+
+
+def test_a_swarm_service_heals(swarm: Engine) -> None:
+    engine = swarm
+    create = ("--detach", "--name", "service", "--replicas", "3", "--restart-delay", "100ms", "--no-resolve-image")
+    engine("service", "create", *create, IMAGE, "sleep", "1000")
+    until(lambda: _replicas(engine) == "3/3", 60)
+    before = set(engine("ps", "-q", "--no-trunc").out.split())
+    killed = sorted(before)[0]
+    os.kill(engine.state(killed)["Pid"], signal.SIGKILL)
+    until(lambda: killed not in engine("ps", "-q", "--no-trunc").out)
+    until(lambda: _replicas(engine) == "3/3" and len(engine("ps", "-q").out.split()) == 3, 60)
+    assert len(before & set(engine("ps", "-q", "--no-trunc").out.split())) == 2
+    engine("service", "rm", "service")
+    until(lambda: engine("ps", "-aq").out == "", 60)
+
+
+def _replicas(engine: Engine) -> str:
+    return engine("service", "ls", "--format", "{{.Replicas}}").out.strip()
+
+
+def test_containerd_runs_it_by_its_own_command(_docker: Engine, _short: Path, archive: Path) -> None:
+    """ctr --runc-binary, on the containerd that dockerd has started, in a namespace of its own."""
+    need("ctr")
+    address = f"{_short}/box/exec/containerd/containerd.sock"
+    ctr = Engine(lambda *words: ["ctr", "--address", address, "--namespace", "own", *words], ())
+    ctr("images", "import", str(archive))
+    image = ctr("images", "ls", "-q").out.strip()
+    run = ("--runc-binary", BOX_RUNTIME)
+    assert ctr("run", "--rm", *run, image, "one", "sh", "-c", "echo through; exit 7", status=7).out == "through\n"
+    assert "executable file not found in $PATH" in ctr("run", "--rm", *run, image, "none", "nosuch", status=1).err
+    ctr("container", "rm", "none", status=None)
+    ctr("run", "-d", *run, image, "two", "sleep", "1000")
+    assert ctr("task", "exec", "--exec-id", "more", "two", "cat", "/proc/1/comm").out == "sleep\n"
+    ctr("task", "pause", "two")
+    assert "PAUSED" in ctr("task", "ls").out
+    ctr("task", "resume", "two")
+    assert "memory.usage_in_bytes" in ctr("task", "metrics", "two").out
+    assert len(ctr("task", "ps", "two").out.splitlines()) == 2
+    ctr("task", "kill", "-s", "KILL", "two")
+    until(lambda: "STOPPED" in ctr("task", "ls").out)
+    assert "137" in ctr("task", "delete", "two").err
+    ctr("container", "rm", "two")
+    assert "two" not in ctr("task", "ls").out
+    ctr("images", "rm", image)
+
+
+def test_buildah_builds_by_it(_podman: Engine, _box_podman: Podman, tmp_path: Path) -> None:
+    need("buildah")
+    buildah = Engine(_box_podman.buildah, ())
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {IMAGE}\n"
+        "RUN echo built > /built && id -u && ls /proc/self/fd > /descriptors\n"
+        "USER app\n"
+        "WORKDIR /made/by/buildah\n"
+        "RUN id -un && pwd && cat /built && rm -f /nothing\n"
+        "RUN no-such-command || echo went on\n"
+    )
+    options = ("--isolation", "oci", "--network", "none", "--ulimit", "nofile=1024:1024", "--runtime", BOX_RUNTIME)
+    printed = buildah("build", *options, "--tag", "built", str(tmp_path)).out
+    assert "\n0\n" in printed
+    assert "app\n/made/by/buildah\nbuilt\n" in printed
+    assert "went on\n" in printed
+    container = buildah("from", "--pull-never", "built").out.strip()
+    try:
+        run = ("run", "--isolation", "oci", "--network", "none", "--runtime", BOX_RUNTIME, container)
+        # Of the many descriptors that buildah has open none comes through: the fourth is that of the listing itself.
+        assert buildah(*run, "cat", "/descriptors").out == "0\n1\n2\n3\n"
+        buildah(*run, "sh", "-c", "exit 4", status=4)
+        assert "executable file not found in $PATH" in buildah(*run, "nosuch", status=1).err
+    finally:
+        buildah("rm", container)
