@@ -40,14 +40,17 @@ _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 
 
 class Options:
-    """What `create` is told besides the bundle."""
+    """What `create` is told besides the bundle. With `terminal` "caller" its master is left in `master`, with "container" the
+    container has it itself (nobody else wants it); else it goes to the console socket."""
 
-    __slots__ = ("config", "console_socket", "manager", "no_keyring", "no_pivot", "pid_file", "preserved")
+    __slots__ = ("config", "console_socket", "manager", "master", "no_keyring", "no_pivot", "pid_file", "preserved", "terminal")
 
     def __init__(self) -> None:
         self.config = ""
         self.console_socket = ""
         self.pid_file = ""
+        self.terminal = ""
+        self.master = -1
         self.preserved = 0
         self.manager = "cgroupfs"
         self.no_pivot = self.no_keyring = False
@@ -61,7 +64,7 @@ def create(root: str, identity: str, directory: str, options: Options, *, stdio:
         raise RunError("config.json has no process, so there is nothing to create", hint="add one: see `box-runtime spec`")
     if not waiting.available():
         raise RunError("box-runtime knows no code for this processor yet")
-    if bundle.process.terminal and not options.console_socket:
+    if bundle.process.terminal and not options.console_socket and not options.terminal:
         raise RunError("process.terminal is set and there is no --console-socket", hint="engines give one; or set it to false")
     if options.console_socket and not bundle.process.terminal:
         raise RunError("there is a --console-socket, but process.terminal is not set")
@@ -93,7 +96,7 @@ class _Maker:
     def make(self, stdio: tuple[int, int, int]) -> None:
         from runtime.container_cgroup import ContainerCgroup
 
-        container, bundle = self._container, self._bundle
+        container, bundle, options = self._container, self._bundle, self._options
         container.state = {
             "bundle": bundle.directory,
             "rootfs": bundle.rootfs,
@@ -119,7 +122,7 @@ class _Maker:
             for fd in self._opened:
                 os.close(fd)
             self._opened.clear()
-            if rootfs.master >= 0:
+            if rootfs.master >= 0 and options.master < 0:
                 os.close(rootfs.master)
         container.state["pid"] = self._pid
         container.state["started"] = started_at(self._pid)
@@ -190,6 +193,8 @@ class _Maker:
             births.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
         for fd in rootfs.inherited:
             births.call("fcntl", fd, _F_SETFD, 0)
+        if self._holds_terminal(rootfs):
+            births.call("fcntl", rootfs.master, _F_SETFD, 0)
         births.call(
             "execveat", binary, b"\0", ([b"box-init\0"], bytes(8)), (bytes(8),), _AT_EMPTY_PATH, action="execute what waits"
         )  # fmt: skip
@@ -210,7 +215,10 @@ class _Maker:
         self._find_command(process)
         if rootfs.master >= 0:
             resize(rootfs.master, process.console)
-            send_terminal(self._options.console_socket, rootfs.master)
+            if self._options.console_socket:
+                send_terminal(self._options.console_socket, rootfs.master)
+            elif self._options.terminal == "caller":
+                self._options.master = rootfs.master
 
     def _emit_waiting(self, program: Program, rootfs: BundleRootfs, names: "dict[str, int]", process: "Any") -> None:
         """All from the namespaces to the command, with the places where the process waits."""
@@ -242,6 +250,9 @@ class _Maker:
         if domain:
             call("personality", _PERSONALITIES[domain])
         first, kept = 3 + self._options.preserved, names["tell"]
+        if self._holds_terminal(rootfs):
+            call("dup3", rootfs.master, first, 0, action="hold the terminal")
+            first += 1
         # Before any path is followed: a descriptor of the machine must lead nowhere (CVE-2024-21626).
         call("close_range", first, names["go"], 0, action="close descriptors")
         emit_identity(program, process, self._filter, keyring=not self._options.no_keyring)
@@ -251,6 +262,9 @@ class _Maker:
         call("read", names["start"], b"\0", 1, action="wait for start")
         call("close_range", first, kept - 1, 0, action="close descriptors")
         emit_execution(program, process, self._filter, kept + 1)
+
+    def _holds_terminal(self, rootfs: BundleRootfs) -> bool:
+        return rootfs.master >= 0 and not self._options.console_socket and self._options.terminal == "container"
 
     def _await(self, told: int, program: Program) -> None:
         """Wait until the process is as far as it should be. Raises what it could not do."""

@@ -6,7 +6,6 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from runtime import linux
 from runtime.bundle import Place, Process
 from runtime.bundle_command import candidates, emit_birth, emit_execution, emit_identity, not_executed
-from runtime.container import FORWARDED
 from runtime.engine import resize, send_terminal, write_whole
 from runtime.engine_filters import filter_of
 from runtime.engine_operations import bundle_of, group_of
@@ -18,7 +17,6 @@ from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
     from typing import Any
 
 _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
@@ -55,7 +53,9 @@ def execute(root: str, identity: str, document: "dict[str, Any]", options: ExecO
         master = -1
     if options.detach:
         return 0
-    return _wait(pid, master)
+    from runtime.engine_run import wait_for
+
+    return wait_for(pid, master)
 
 
 def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecOptions) -> tuple[int, int]:
@@ -146,30 +146,3 @@ def _error(failure: "Any", process: Process) -> BoxError:
     if failure.call is None or failure.call.name == "execve":
         return not_executed(process, failure.executions or [failure.errno] * len(candidates(process)))
     return SetupFailed(failure.call.action, failure.errno, os.strerror(failure.errno), path=failure.call.path)
-
-
-def _wait(pid: int, master: int) -> int:
-    """The process' exit status; signals are passed on meanwhile, and with a terminal of its own its input and output."""
-    if master >= 0:
-        from runtime.attach import Copies
-
-        copies = Copies(True, 0, 1, 2)
-        copies.begin(master)
-        copies.until_end(pid)
-        copies.close()
-
-    def pass_on(number: int, frame: "FrameType | None") -> None:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-
-    from _signal import signal as set_handler
-
-    former = [(number, set_handler(number, pass_on)) for number in FORWARDED]
-    try:
-        _, status = os.waitpid(pid, 0)
-    finally:
-        for number, handler in former:
-            set_handler(number, handler)
-    return 128 + (status & 0x7F) if status & 0x7F else status >> 8
