@@ -151,11 +151,12 @@ class ContainerCgroup:
 
     def _set_devices(self, resources: Fields, *, new: bool) -> None:
         rules = DeviceRules.of(resources)
+        if not self.paths:
+            return  # that no group could be made has been said
         if not self.v2:
             if "devices" not in self.paths:
-                if self.paths:
-                    hint = "mount it: without it a container has every device"
-                    self._left_out(f"{FIELD}.devices", "no devices controller here", hint)
+                hint = "mount it: without it a container has every device"
+                self._left_out(f"{FIELD}.devices", "no devices controller here", hint)
                 return
             listed = self.read("devices", "devices.list")
             for each in rules.writes(None if new else DeviceRules.listed(listed)):
@@ -210,6 +211,12 @@ class ContainerCgroup:
                     f"linux.cgroupsPath: {len(running)} processes run in {directory} already",
                     hint="a container needs groups of its own",
                 )
+        kind = read(self.paths.get(UNIFIED, "") + "/cgroup.type").strip()
+        if kind not in ("", "domain"):
+            raise RunError(
+                f"linux.cgroupsPath: {self.paths[UNIFIED]} is {kind}, and a container needs a domain",
+                hint="choose a path that is not below a group with threads or processes of its own",
+            )
         if self.frozen():
             raise RunError(
                 f"linux.cgroupsPath: {next(iter(self.paths.values()))} is frozen",
@@ -361,6 +368,8 @@ def _inherit(directory: str) -> None:
 def _enable(directory: str) -> None:
     """Have the controllers of a v2 group in those below it, as far as they can be had: whether one is missing shows when a limit
     of it is written."""
+    if exists(directory + "/cgroup.type") and read(directory + "/cgroup.procs").strip():
+        return  # some could be, and would make a threaded tree of it: what is below could not have processes any more
     enabled = read(directory + "/cgroup.subtree_control").split()
     for name in read(directory + "/cgroup.controllers").split():
         if name not in enabled:
