@@ -87,7 +87,8 @@ def compile_policy(policy: Policy, machine: str) -> bytes:
 
 
 class Verdict:
-    """What becomes of a call: `action` (SECCOMP_RET_*), and `why`, the JSON path of what says so."""
+    """What becomes of a call: `action` (SECCOMP_RET_*), and `why`, the JSON path of what says so; empty, if that depends on the
+    arguments."""
 
     __slots__ = ("action", "why")
 
@@ -98,13 +99,15 @@ class Verdict:
 
 def explain(policy: Policy, machine: str, way: str, number: int, arguments: "Sequence[int]" = ()) -> Verdict:
     """Which of a profile's lines answers call `number` of `way` ("x86_64", "i386", ...): found by reading, not by running the
-    program."""
+    program. Without arguments, none are known: a line that asks about them may be the one."""
     from runtime.syscall_tables import NUMBERS
 
     if way not in _ways(policy, machine):
         return Verdict(KILL_THREAD, f"linux.seccomp.architectures does not list {way}")
     given = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
     for rule in _treatments(policy, way, NUMBERS[way]).get(number, []):
+        if rule.when and not arguments:
+            return Verdict(rule.action, "")
         if all(_holds(condition, given) for condition in rule.when):
             return Verdict(rule.action, f"linux.seccomp.syscalls[{rule.place}]")
     beyond = _later(policy, way, NUMBERS[way])

@@ -24,8 +24,10 @@ from runtime.seccomp_policy import (
 )
 from runtime.syscall_tables import NUMBERS
 from store.errors import RunError
+from store.syscalls import MACHINE, syscall
 from tests.runtime import libseccomp
 from tests.runtime.bpf import AUDIT_ARCH, LIBSECCOMP, run
+from tests.runtime.child import install, result_of
 
 ARCHITECTURES = {
     "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
@@ -383,6 +385,9 @@ def test_an_explanation_names_the_line_that_decides() -> None:
     assert explain(policy, "x86_64", "x86_64", NUMBERS["x86_64"]["bpf"]).why == "linux.seccomp.syscalls[1]"
     assert explain(policy, "x86_64", "x86_64", NUMBERS["x86_64"]["chroot"]).why == "linux.seccomp.defaultAction"
     assert explain(policy, "x86_64", "x86_64", 469).why == "it is later than every call that linux.seccomp.syscalls names"
+    conditional = read(profile(allow("read", args=[{"index": 0, "op": "SCMP_CMP_EQ", "value": 0}])))
+    assert explain(conditional, "x86_64", "x86_64", 0).why == ""
+    assert explain(conditional, "x86_64", "x86_64", 0, (0,)).why == "linux.seccomp.syscalls[0]"
     assert explain(policy, "x86_64", "arm", 1).why == "linux.seccomp.architectures does not list arm"
 
 
@@ -395,3 +400,62 @@ def test_the_numbers_of_every_way_are_those_of_libseccomp(way: str) -> None:
     shared = {name: number for name, number in theirs.items() if number >= 0}
     assert len(shared) > 300
     assert {name: NUMBERS[way][name] for name in shared} == shared
+
+
+def errno_of(name: str, *arguments: int | bytes | None) -> int:
+    try:
+        syscall(name, NUMBERS[MACHINE][name], *arguments)
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def test_the_kernel_takes_the_program_and_answers_by_it() -> None:
+    """In a child; what each call answers without the filter is its control."""
+    given_profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ARCHITECTURES.get(MACHINE),
+        "syscalls": [
+            {"names": ["chdir", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 77},
+            {
+                "names": ["dup3"],
+                "action": "SCMP_ACT_ERRNO",
+                "args": [{"index": 0, "op": "SCMP_CMP_GT", "value": 5}, {"index": 1, "op": "SCMP_CMP_LE", "value": 9}],
+            },
+            {"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "op": "SCMP_CMP_EQ", "value": 1 << 32}]},
+            {
+                "names": ["getpriority"],
+                "action": "SCMP_ACT_ERRNO",
+                "errnoRet": 78,
+                "args": [{"index": 0, "op": "SCMP_CMP_MASKED_EQ", "value": 0xF0, "valueTwo": 0x30}],
+            },
+        ],
+    }
+
+    def act() -> list[int]:
+        return [
+            errno_of("chdir", b"/\0"),
+            errno_of("dup3", 6, 6, 0),
+            errno_of("dup3", 6, 10, 99),
+            errno_of("dup3", 5, 9, 99),
+            errno_of("personality", 1 << 32 | 0),
+            errno_of("personality", 0xFFFFFFFF),
+            errno_of("getpriority", 0x35, 0),
+            errno_of("getpriority", 0x25, 0),
+        ]
+
+    def behind() -> list[int]:
+        install(compile_policy(read(given_profile), MACHINE))
+        return act()
+
+    assert result_of(act) == [0, 22, 22, 22, 0, 0, 22, 22]
+    assert result_of(behind) == [77, 1, 22, 22, 1, 0, 78, 22]
+
+
+@pytest.mark.parametrize("action", ["SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"])
+def test_a_killing_action_kills_by_sigsys(action: str) -> None:
+    def act() -> None:
+        install(compile_policy(read(profile({"names": ["chdir"], "action": action}, default="SCMP_ACT_ALLOW")), MACHINE))
+        errno_of("chdir", b"/\0")
+
+    assert result_of(act, expected_signal=31) is None
