@@ -2,6 +2,7 @@
 
 import ctypes
 import ctypes.util
+import functools
 import os
 import struct
 import tempfile
@@ -18,7 +19,7 @@ def run(program: bytes, architecture: int, number: int, arguments: Sequence[int]
     As strict as the kernel's checker: no jump leaves the program, no other instruction than seccomp allows, no fall off the end.
     """
     data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, architecture, 0x7F00DEADBEEF, *[*arguments, *[0] * 6][:6])
-    instructions = list(struct.iter_unpack("<HBBI", program))
+    instructions = _decoded(program)
     at = accumulator = steps = 0
     while True:
         code, true, false, value = instructions[at]
@@ -44,6 +45,11 @@ def run(program: bytes, architecture: int, number: int, arguments: Sequence[int]
             at += true if held[code] else false
         else:
             raise AssertionError(f"instruction {code:#x}")
+
+
+@functools.lru_cache(16)
+def _decoded(program: bytes) -> list[tuple[int, ...]]:
+    return list(struct.iter_unpack("<HBBI", program))
 
 
 # enum scmp_compare; "&" is SCMP_CMP_MASKED_EQ.
