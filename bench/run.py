@@ -1,6 +1,7 @@
 """`box run --rm IMAGE /bin/true`, from the installed script to its exit, against whatever else runs a container here."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 
@@ -8,11 +9,13 @@ from bench import tables
 from bench.bundle import make_bundle
 from bench.docker import version as docker_version
 from bench.place import Place, version
-from bench.timing import Contestant, Failed, Result, paired, process
+from bench.timing import Contestant, Failed, Result, Samples, paired, process
 
 ROUNDS = 21
 ARGV = ["/bin/true"]
 _OURS = "box run"
+_PYTHON = (sys.executable, "-I", "-S", "-X", "utf8")
+_FLOOR = "python3, then bwrap"  # the least that a container started by this interpreter takes here
 
 
 def measure(place: Place, rounds: int) -> Iterator[str]:
@@ -25,7 +28,8 @@ def measure(place: Place, rounds: int) -> Iterator[str]:
         "bwrap": lambda: bwrap(bundle),
         "podman run": lambda: place.podman.run_command(place.image, *ARGV),
         "docker run": lambda: place.docker.run_command(place.image, *ARGV),
-        "python3 -I -S": lambda: [sys.executable, "-I", "-S", "-X", "utf8", "-c", "pass"],
+        "python3 -I -S": lambda: [*_PYTHON, "-c", "pass"],
+        _FLOOR: lambda: [*_PYTHON, "-c", f"import posix; posix.execv({shutil.which('bwrap')!r}, {bwrap(bundle)!r})"],
     }
     contestants, missing = [ours], dict[str, Result]()
     for name, command in make.items():
@@ -35,7 +39,22 @@ def measure(place: Place, rounds: int) -> Iterator[str]:
             missing[name] = reason
     results = paired(contestants, rounds) | missing
     goals = {"runc run": 0.5, "bwrap": 2.6, "podman run": 0.08, "docker run": 0.06}
-    yield tables.comparison(f"run: {' '.join(ours_shown(place))}", _OURS, results, goals, _notes(place))
+    yield tables.comparison(
+        f"run: {' '.join(ours_shown(place))}", _OURS, results, goals, [*_floors(results, goals), *_notes(place)]
+    )
+
+
+def _floors(results: dict[str, Result], goals: dict[str, float]) -> list[str]:
+    """What a goal leaves: the ratio of the floor to the peers."""
+    floor = results.get(_FLOOR)
+    if not isinstance(floor, Samples):
+        return []
+    shown = [
+        f"{name} {floor.ratio(result):.3f} (goal {goals[name]:.2f})"
+        for name, result in results.items()
+        if name in goals and isinstance(result, Samples)
+    ]
+    return [f"{_FLOOR}, which does less, is to the others: {', '.join(shown)}"]
 
 
 def ours_shown(place: Place) -> list[str]:
