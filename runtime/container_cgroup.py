@@ -61,7 +61,7 @@ class ContainerCgroup:
                 group._make(controller, directory, mounted.mount_point(controller), made, optional=not mounted.v2)
             if not group.paths:
                 group._left_out("linux.cgroupsPath", "no control group could be made", "mount the cgroup file systems")
-            group._check_free()
+            group._check_free(made)
             group.apply(resources)
             group._set_devices(Fields(FIELD, resources), new=True)  # type: ignore[arg-type]  # checked there
         except BaseException:
@@ -136,7 +136,9 @@ class ContainerCgroup:
                 self.off.append(wanted.field)
                 return
             why = {
-                _EBUSY: "more than that is in use",
+                _EBUSY: "more than that is in use"
+                if wanted.controller == "memory"
+                else "a group below it uses what it would lose",
                 _ENXIO: "no such device",
                 _ENODEV: "no such device",
             }.get(errno, err.strerror or "")
@@ -204,8 +206,9 @@ class ContainerCgroup:
             raise SetupFailed("create cgroup", errno, err.strerror or "", path=directory, hint=hint) from err
         self.paths[controller] = directory
 
-    def _check_free(self) -> None:
-        for directory in dict.fromkeys(self.paths.values()):
+    def _check_free(self, made: dict[str, str]) -> None:
+        """Refuse groups that are somebody's, and those in which nothing can start."""
+        for directory in set(self.paths.values()) - set(made.values()):
             if running := pids_in(directory):
                 raise RunError(
                     f"linux.cgroupsPath: {len(running)} processes run in {directory} already",

@@ -1,16 +1,24 @@
 """Control groups of a test's own, and processes borne into them."""
 
 import itertools
+import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from runtime.cgroup_paths import hierarchies
 from runtime.container_cgroup import ContainerCgroup
 from runtime.linux import clone
 
+# linux.resources and linux.cgroupsPath as docker and podman sent them to runc, by what was asked of them.
+ENGINES: dict[str, Any] = json.loads((Path(__file__).parent / "engine_resources.json").read_text())
 _numbers = itertools.count()
 
 
@@ -88,3 +96,38 @@ def family() -> Iterator[Family]:
             everything.delete()
     assert not left, left
     assert not reaped, f"{reaped} processes were not waited for"
+
+
+def end(home: Family, group: ContainerCgroup) -> None:
+    """Kill and remove, as `delete --force` does; what ends here is this process' to wait for."""
+    reaper = threading.Thread(target=lambda: [home.wait(pid) for pid in list(home.children)])
+    reaper.start()
+    group.kill()
+    reaper.join()
+    group.delete()
+
+
+def setting(group: ContainerCgroup, controller: str, file: str) -> str:
+    """The text of a control file."""
+    return group.read(controller, file).strip()
+
+
+def disk() -> str:
+    """MAJOR:MINOR of a block device that there is."""
+    found = sorted(Path("/sys/block").glob("*/dev"), key=lambda path: path.parent.name.startswith("loop"))
+    if not found:
+        pytest.skip("no block device")
+    return found[0].read_text().strip()
+
+
+def engine_resources(name: str) -> Any:
+    """What an engine really sent as linux.resources, the block devices replaced by one that there is."""
+    resources = json.loads(json.dumps(ENGINES[name]["resources"]))
+    major, minor = map(int, disk().split(":"))
+    for value in resources.get("blockIO", {}).values():
+        for each in value if isinstance(value, list) else []:
+            each.update(major=major, minor=minor)
+    if hierarchies().v2:
+        for key in ("swappiness", "disableOOMKiller"):  # the engines themselves leave them away there
+            resources.get("memory", {}).pop(key, None)
+    return resources

@@ -1,5 +1,7 @@
 """Where a container's groups are: hierarchies as machines mount them, `linux.cgroupsPath` as engines write it."""
 
+import os
+
 import pytest
 
 from runtime.cgroup_paths import Hierarchies, hierarchies, place, scope
@@ -101,6 +103,15 @@ def test_a_path_that_leads_out_or_is_nobody_s_own_is_refused(path: object, words
     with pytest.raises(RunError, match=words) as caught:
         place(path, "c1")
     assert caught.value.message.startswith("linux.cgroupsPath")
+
+
+def test_a_path_that_leads_out_would_reach_the_groups_of_others_if_it_were_believed() -> None:
+    """The control: what a plain concatenation, which the kernel follows, makes of it."""
+    mounted = hierarchies(PURE_V2)
+    hostile = "/a/../../cgroup/system.slice"
+    assert os.path.normpath(mounted.paths(hostile)["unified"]) == "/sys/fs/cgroup/system.slice"
+    with pytest.raises(RunError, match="leads out"):
+        place(hostile, "c1")
 
 
 def test_systemd_is_answered_clearly() -> None:

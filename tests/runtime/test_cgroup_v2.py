@@ -15,7 +15,7 @@ from runtime.container_cgroup import ContainerCgroup
 from runtime.device_filter import attached
 from store.errors import RunError
 from tests.containers import until
-from tests.runtime.groups import Family, family
+from tests.runtime.groups import Family, end, family
 
 pytestmark = pytest.mark.needs("root", "cgroup2")
 
@@ -28,14 +28,6 @@ TOP = "/sys/fs/cgroup"
 def home() -> Iterator[Family]:
     with family() as one:
         yield one
-
-
-def end(home: Family, group: ContainerCgroup) -> None:
-    reaper = threading.Thread(target=lambda: [home.wait(pid) for pid in list(home.children)])
-    reaper.start()
-    group.kill()
-    reaper.join()
-    group.delete()
 
 
 def setting(group: ContainerCgroup, file: str) -> str:

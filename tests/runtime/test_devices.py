@@ -1,20 +1,17 @@
 """Which devices a container may use: the kernel's word, on v1's controller and on the program of v2."""
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runtime.device_filter import attach, attached
 from runtime.device_rules import MKNOD, READ, WRITE
-from tests.runtime.groups import family
+from tests.runtime.groups import ENGINES, family
 from tests.runtime.test_device_rules import ALLOW_ALL, DENY_ALL, by_the_kernel, rules
 
 pytestmark = pytest.mark.needs("root", "cgroup")
 
-ENGINES = json.loads((Path(__file__).parent / "engine_resources.json").read_text())
 NODES = [
     ("null", 1, 3),
     ("zero", 1, 5),

@@ -20,6 +20,8 @@ from tests.vm.init import MARK
 TESTS = (
     "tests/runtime/test_cgroup_v2.py",
     "tests/runtime/test_container_cgroup.py",
+    "tests/runtime/test_container_cgroup_life.py",
+    "tests/runtime/test_cgroups_beside_runc.py",
     "tests/runtime/test_devices.py",
     "tests/runtime/test_limits.py",
 )

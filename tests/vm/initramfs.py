@@ -108,7 +108,7 @@ def make(path: Path, kernel: Path, modules: Iterable[str]) -> None:
     archive.copy(ROOT / "pyproject.toml", "box/pyproject.toml")
     for name in ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"):
         archive.copy(Path(name))
-    for program in (*PROGRAMS, "rmdir", "mknod"):
+    for program in (*PROGRAMS, "runc"):
         found = shutil.which(program)
         if found and program != "python3":
             _add_program(archive, Path(found), f"usr/bin/{program}")
