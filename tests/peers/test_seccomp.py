@@ -22,6 +22,7 @@ from tests.conftest import need
 from tests.peers.conftest import refuse
 from tests.runtime import libseccomp
 from tests.runtime.bpf import AUDIT_ARCH, LIBSECCOMP, run
+from tests.runtime.child import install, result_of, status
 
 pytestmark = [
     pytest.mark.needs("root"),
@@ -110,6 +111,7 @@ def test_an_engines_profile_is_libseccomps_on_every_call(
     ours, theirs = compile_policy(policy, MACHINE), libseccomp.program(profile, MACHINE)
     assert theirs is not None
     assert len(ours) < len(theirs) / 2
+    assert result_of(lambda: [install(ours), status()["Seccomp"]][1]) == "2"
     for way in WAYS:
         base = X32_BIT if way == "x32" else 0
         last = max(number for name, number in NUMBERS[way].items() if name in names and number < 0xF0000 + base)

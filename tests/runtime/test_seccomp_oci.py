@@ -111,9 +111,10 @@ def test_one_rule_is_libseccomps_whatever_it_asks(machine: str, data: st.DataObj
     assert_same_verdicts(data.draw(profiles(OPERATORS, rules=1)), machine, WAYS[machine])
 
 
+# The next three always draw the same examples: libseccomp has mistakes of its own, and none of them is to stop somebody's change.
 @needs_libseccomp
 @pytest.mark.parametrize("machine", WAYS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_rules_of_one_call_are_libseccomps(machine: str, data: st.DataObject) -> None:
     assert_same_verdicts(data.draw(profiles(EQUALITIES, rules=4)), machine, WAYS[machine])
@@ -121,7 +122,7 @@ def test_rules_of_one_call_are_libseccomps(machine: str, data: st.DataObject) ->
 
 @needs_libseccomp
 @pytest.mark.parametrize("machine", WAYS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_rules_about_one_argument_are_libseccomps(machine: str, data: st.DataObject) -> None:
     """But for several with "less" in 64 bits: the next test."""
@@ -133,7 +134,7 @@ def test_rules_about_one_argument_are_libseccomps(machine: str, data: st.DataObj
 
 @needs_libseccomp
 @pytest.mark.parametrize("machine", WAYS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_of_overlapping_rules_the_one_that_libseccomp_asks_first_decides(machine: str, data: st.DataObject) -> None:
     given_profile = data.draw(profiles(["SCMP_CMP_EQ"], rules=4, errnos=(5, 6, 7), arguments=3))
