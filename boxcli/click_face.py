@@ -23,7 +23,10 @@ WRONG_USAGE = 2
 
 SECTIONS = (
     ("Build and run", ("build", "run", "exec")),
-    ("Containers", ("ps", "logs", "stop", "kill", "rm", "wait", "inspect")),
+    (
+        "Containers",
+        ("create", "start", "restart", "ps", "logs", "attach", "stop", "kill", "rename", "rm", "wait", "inspect"),
+    ),
     ("Images", ("images", "tag", "rmi", "history", "save", "load", "import")),
     ("Files", ("diff", "blame", "cp", "export", "mount", "umount")),
     ("Store", ("df", "gc", "prune", "fsck")),

@@ -177,6 +177,20 @@ def ulimit(text: str) -> tuple[str, int, int]:
     return key, numbers[0], numbers[1]
 
 
+def boolean(text: str) -> bool:
+    """true or false."""
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is not true or false")
+    return text == "true"
+
+
+def keys(text: str) -> bytes:
+    """What a terminal sends for a sequence of keys such as ctrl-p,ctrl-q; none for an empty one."""
+    from runtime.attaching import keys as read
+
+    return read(text)
+
+
 def _decimal(text: str, what: str) -> float:
     whole_part, point, fraction = text.partition(".")
     digits = whole_part + fraction

@@ -175,7 +175,7 @@ class Copies:
 
     def _end_input(self) -> None:
         if self.terminal:
-            _write_all(self._input, b"\x04")  # the end of the input, as a terminal says it
+            write_all(self._input, b"\x04")  # the end of the input, as a terminal says it
         os.close(self._input)
         self._input = -1
 
@@ -192,7 +192,7 @@ class Copies:
         if self.log is not None:
             self.log.feed(stream, data)
         target = self._outputs[stream]
-        if target >= 0 and not _write_all(target, data):
+        if target >= 0 and not write_all(target, data):
             self._outputs[stream] = -1  # nobody listens any more
             return self.log is not None  # the log still does; without one, the container shall learn of it
         return True
@@ -207,7 +207,7 @@ class Copies:
         self._theirs.clear()
 
 
-def _write_all(fd: int, data: bytes) -> bool:
+def write_all(fd: int, data: bytes) -> bool:
     """Write all of `data`; False when the other end is closed."""
     view = memoryview(data)
     while view:

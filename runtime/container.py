@@ -25,7 +25,7 @@ from store.errors import BoxError, RunError, SetupFailed
 # HUP INT QUIT USR1 USR2 TERM CONT: what a user may send to box and means for the container.
 FORWARDED = (1, 2, 3, 10, 12, 15, 18)
 
-_ASKING, _PATIENCE = (2, 15), 3  # INT and TERM: the third of them ends a container that did not heed the first two
+ASKING, PATIENCE = (2, 15), 3  # INT and TERM: the third of them ends a container that did not heed the first two
 _EINVAL = 22
 
 TYPE_CHECKING = False
@@ -47,6 +47,12 @@ class Process:
 
     def finish(self) -> Outcome:
         """Wait for the end, and leave nothing of the container but, unless it is `removed`, its record."""
+        outcome = self.end()
+        self.record(outcome)
+        return outcome
+
+    def end(self) -> Outcome:
+        """The first half of `finish`: nothing of it runs any more, and its record does not say so yet."""
         if self.spec.removed:
             self.journal.trim()
         _, wait_status = os.waitpid(self.pid, 0)
@@ -57,15 +63,19 @@ class Process:
                 outcome.oom = self.group.oom_kills() > 0
                 outcome.pids_refused = self.group.pids_refused()
             self.group.delete()
+        return outcome
+
+    def record(self, outcome: Outcome) -> None:
+        """The other half: leave its record, or with `removed` nothing."""
         if self.spec.removed:
             self.journal.remove()
         else:
             self.journal.ended(outcome.status, outcome.signal, time.time(), outcome.oom)
             self.journal.close()
-        return outcome
 
     def abandon(self) -> None:
-        """Kill the container and leave nothing of it: what was interrupted counts as never run."""
+        """Kill the container and leave nothing of it: what was interrupted counts as never run. Of one that has a record of
+        earlier runs, the record stays."""
         if self.pid:
             try:
                 os.kill(self.pid, linux.SIGKILL)
@@ -75,7 +85,7 @@ class Process:
         if self.group is not None:
             self.group.kill()
             self.group.delete()
-        self.journal.remove()
+        self.journal.abandon()
 
 
 def run(spec: Spec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, forward: bool = False) -> Outcome:
@@ -125,7 +135,7 @@ def prepare(spec: Spec) -> Journal:
         os.close(spec.guard)
         spec.guard = -1
     try:
-        spec.env = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={spec.hostname}", *(["TERM=xterm"] if spec.terminal else []), *spec.env]
+        complete_environment(spec)
         if not spec.upper:
             spec.upper = journal.path + "/upper"
             spec.work = journal.path + "/work"
@@ -136,6 +146,11 @@ def prepare(spec: Spec) -> Journal:
         journal.remove()
         raise
     return journal
+
+
+def complete_environment(spec: Spec) -> None:
+    """Add the variables that every container has, which its own may replace."""
+    spec.env = [f"PATH={DEFAULT_PATH}", f"HOSTNAME={spec.hostname}", *(["TERM=xterm"] if spec.terminal else []), *spec.env]
 
 
 def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process:
@@ -151,10 +166,12 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
         if failed is not None and isinstance(failed, SetupFailed) and (failed.action, failed.errno) == ("pivot_root", _EINVAL):
             os.waitpid(process.pid, 0)
             process.pid = 0
-            _renew_work(spec)
+            renew_work(spec)
             failed = _bear(process, process.group, stdio, by_chroot=True)
         if failed is not None:
             raise failed
+        if spec.pid_file:
+            write_pid(spec.pid_file, process.pid)
         journal.started(process.pid, time.time())
     except BaseException:
         if process.master >= 0:
@@ -162,6 +179,18 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
         process.abandon()
         raise
     return process
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Write the bare number to the file at `path`. Raises RunError."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, b"%d" % pid)
+        finally:
+            os.close(fd)
+    except OSError as err:
+        raise RunError(f"cannot write the pid to {path}: {os.strerror(err.errno or 0).lower()}") from err
 
 
 def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_chroot: bool) -> BoxError | None:
@@ -245,12 +274,12 @@ class Forwarding:
         if not self.pid:
             self.early.append(number)
             return
-        if number in _ASKING:
+        if number in ASKING:
             self.asked += 1
         try:
             # The kernel keeps a first process from every signal that it does not handle itself: without this, Ctrl-C would
             # never end it.
-            os.kill(self.pid, linux.SIGKILL if self.asked >= _PATIENCE else number)
+            os.kill(self.pid, linux.SIGKILL if self.asked >= PATIENCE else number)
         except ProcessLookupError:
             pass
 
@@ -266,7 +295,7 @@ class Forwarding:
             set_handler(number, handler)
 
 
-def _renew_work(spec: Spec) -> None:
+def renew_work(spec: Spec) -> None:
     """overlayfs refuses a work directory that a volatile mount has used: give it another."""
     from store.trees import delete_tree
 

@@ -1,29 +1,43 @@
 """Containers in the background: a process of their own looks after each, with no terminal and no open file of its starter."""
 
 import os
+from _signal import SIG_DFL
+from _signal import signal as set_handler  # the signal module would import enum
 
 from runtime import linux
-from runtime.attach import Copies
-from runtime.container import launch, prepare
+from runtime.container import FORWARDED, prepare
 from runtime.journal import Journal
-from runtime.logs import LogWriter
+from runtime.keeper import Client, Keeper
 from runtime.spec import Spec
 from store.errors import BoxError, RunError
 
+SIGWINCH = 28
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from typing import NoReturn
 
 
 def run_detached(spec: Spec) -> None:
     """Start the container and return once its program runs. Raises what `container.run` would, and nothing is left then."""
-    journal = prepare(spec)
+    detach(spec, prepare(spec))
+
+
+def detach(spec: Spec, journal: Journal, client: "socket | None" = None, *, lifeline: bool = False) -> None:
+    """Start the container that `journal` is of, looked after by another process, and return once its program runs.
+
+    The other end of `client` is attached from the start, and with `lifeline` the container's life hangs on it (runtime.keeper);
+    here it is closed. Raises what `container.run` would; what `journal` had is then all that is left.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _look_after(spec, journal, writer)
+        _look_after(spec, journal, writer, client, lifeline)
     os.close(writer)
     journal.close()  # the lock is shared with the child, and stays with it
+    if client is not None:
+        client.close()
     message = b""
     while data := os.read(reader, 4096):
         message += data
@@ -37,7 +51,7 @@ def run_detached(spec: Spec) -> None:
         raise error
 
 
-def _look_after(spec: Spec, journal: Journal, messages: int) -> None:
+def _look_after(spec: Spec, journal: Journal, messages: int, client: "socket | None", lifeline: bool) -> None:
     """In the child: leave the starter's session, start the container, stay until it has ended. Never returns."""
     try:
         os.setsid()
@@ -47,28 +61,25 @@ def _look_after(spec: Spec, journal: Journal, messages: int) -> None:
         for number in range(3):
             os.dup2(null, number)
         first = 3
-        for kept in sorted((journal.fd, messages)):  # whoever waits for the end of a pipe of the starter's waits not for this
+        # Whoever waits for the end of a pipe of the starter's waits not for this.
+        for kept in sorted((journal.fd, messages, *([client.fileno()] if client is not None else []))):
             os.closerange(first, kept)
             first = kept + 1
         linux.close_from(first)
         os.chdir("/")
+        for number in (*FORWARDED, SIGWINCH):  # the starter may have had something done at these
+            set_handler(number, SIG_DFL)
         try:
-            copies = Copies(spec.terminal, -1, -1, -1, LogWriter(journal.path + "/log"))
-            process = launch(spec, journal, copies.ends())
+            keeper = Keeper(spec, journal, Client(client, first=True, lifeline=lifeline) if client is not None else None)
+            keeper.start()
         except BoxError as err:
             _tell(messages, err.exit_status, err.message, err.hint)
         except Exception as err:  # a full disk, or a bug: whoever started it says so
-            journal.remove()
+            journal.abandon()
             _tell(messages, RunError.exit_status, f"{type(err).__name__}: {err}", "")
-        copies.begin(process.master)
         os.write(messages, b"ok")
         os.close(messages)
-        try:
-            copies.until_end(process.pid)
-            copies.close()  # the log is whole before the container counts as ended
-            process.finish()
-        except BaseException:
-            process.abandon()
+        keeper.keep()
     finally:
         os._exit(0)
 

@@ -2,12 +2,16 @@
 
     containers/ID/          flocked by the process that looks after the container, for as long as it does
       journal               what was asked for, written first; then a line for what became of it (a JSON object a line)
-      exit                  how it ended (JSON); written last, when nothing of it is left but this directory
+      exit                  how it ended (JSON), or that it was only created; nothing of it is left but this directory
+      before                the `exit` of one that is being started again, until it runs
       upper, work, log
 
 A directory that nobody holds and that has no `exit` belonged to a process that was killed: `reap` ends what still runs,
 removes its cgroups, and then the directory (`--rm`, or never started) or records the end. Mounts need no clearing up: they
 live in the container's own mount namespace and go with it. Hot: `reap` costs a listing where there is nothing to do.
+
+What others add to a directory that they do not hold (`amend`, a new name, more groups) makes its removal take the slow way,
+which looks for all of it.
 """
 
 import posix as os
@@ -25,17 +29,19 @@ if TYPE_CHECKING:
 
 _OF_OVERLAY = ("upper", "work/work", "work")
 _VOLATILE = "work/work/incompat"
+RENAMED = "renamed"  # an empty file: the container has claimed a name since it was made
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Journal:
     """A container's directory, held by this process. Close it by `close`, or by ending."""
 
-    __slots__ = ("_named", "fd", "path")
+    __slots__ = ("_named", "fd", "path", "woken")
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
+        self.woken = False  # there was a record before this run, and there will be one after it
         self._named = True  # it may have claimed a name
 
     @classmethod
@@ -59,7 +65,7 @@ class Journal:
             raise RunError(f"the id {spec.id[:12]} is taken by another container")
         try:
             if spec.name:
-                _claim_name(spec)
+                claim_name(spec.root, spec.id, spec.name)
             else:
                 journal._named = False
                 spec.name = chosen_name(spec.id)
@@ -85,13 +91,38 @@ class Journal:
         os.close(fd)
         return None
 
+    def rest(self) -> None:
+        """Leave a container that is only created: all of it is this directory, which nobody needs to look after."""
+        self._write_end({"status": None})
+        self.close()
+
+    def wake(self) -> None:
+        """A container that rests is to be started; until it is, whoever finds it killed puts it back to rest."""
+        self._append({"pid": 0})
+        os.rename(self.path + "/exit", self.path + "/before")
+        self.woken = True
+
+    def put_back(self) -> bool:
+        """Let a container rest as it did before `wake`; False when it was started since, or never rested."""
+        try:
+            os.rename(self.path + "/before", self.path + "/exit")
+        except FileNotFoundError:
+            return False
+        self.close()
+        return True
+
     def started(self, pid: int, when: float) -> None:
         """Record the running process."""
         self._append({"pid": pid, "started": when})
+        if self.woken:
+            os.unlink(self.path + "/before")
 
     def ended(self, status: int, signal: int | None, when: float, oom: bool, error: str = "") -> None:
         """Record the end: from here on nothing of the container is left but its directory."""
-        write(self.path + "/exit", {"status": status, "signal": signal, "finished": when, "oom": oom, "error": error})
+        self._write_end({"status": status, "signal": signal, "finished": when, "oom": oom, "error": error})
+
+    def _write_end(self, record: "dict[str, Value]") -> None:
+        write(self.path + "/exit", record)
 
     def _append(self, record: "dict[str, Value]") -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -100,6 +131,15 @@ class Journal:
             os.write(fd, encode(record).encode("utf-8", "surrogateescape") + b"\n")
         finally:
             os.close(fd)
+
+    def abandon(self) -> None:
+        """Nothing of the container runs, and its start or its run counts as not having been: remove it, or where there was a
+        record before, keep one."""
+        if not self.woken:
+            self.remove()
+        elif not self.put_back():
+            self.ended(137, 9, time.time(), False, "what looked after it was interrupted")
+            self.close()
 
     def remove(self) -> None:
         """Delete the directory and the container's claim to its name, and let go."""
@@ -128,6 +168,9 @@ class Journal:
         except OSError:
             from store.trees import delete_tree
 
+            root, _, identity = self.path.rpartition("/containers/")
+            if exists(self.path + "/" + RENAMED):
+                release_name(root, identity)
             delete_tree(self.path)
 
     def close(self) -> None:
@@ -173,30 +216,45 @@ def looked_after(path: str) -> bool:
     return False
 
 
-def _claim_name(spec: Spec) -> None:
-    names = spec.root + "/names"
+def amend(path: str, record: "dict[str, Value]") -> None:
+    """Add a line to the journal of the container at `path`, whoever looks after it."""
+    fd = os.open(path + "/journal", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.write(fd, encode(record).encode("utf-8", "surrogateescape") + b"\n")
+    finally:
+        os.close(fd)
+
+
+def mark(path: str, name: str) -> None:
+    """Make the empty file `name` in the directory of the container at `path`: RENAMED, ..."""
+    os.close(os.open(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+
+
+def claim_name(root: str, identity: str, name: str) -> None:
+    """Take the name for the container, as nobody else can then. Raises RunError when another has it."""
+    names = root + "/names"
     for _ in range(3):
         try:
-            os.symlink(spec.id, f"{names}/{spec.name}")
+            os.symlink(identity, f"{names}/{name}")
             return
         except FileNotFoundError:
             make_directories(names)
         except FileExistsError:
             try:
-                holder = os.readlink(f"{names}/{spec.name}")
+                holder = os.readlink(f"{names}/{name}")
             except FileNotFoundError:
                 continue  # just given up
-            if exists(f"{spec.root}/containers/{holder}"):
+            if exists(f"{root}/containers/{holder}"):
                 raise RunError(
-                    f"the name {spec.name!r} is taken by container {holder[:12]}",
-                    hint=f"remove it with 'box rm {spec.name}', or choose another name",
+                    f"the name {name!r} is taken by container {holder[:12]}",
+                    hint=f"remove it with 'box rm {name}', or choose another name",
                 ) from None
-            os.unlink(f"{names}/{spec.name}")  # its container is gone
-    raise RunError(f"the name {spec.name!r} could not be taken", hint="try again")
+            os.unlink(f"{names}/{name}")  # its container is gone
+    raise RunError(f"the name {name!r} could not be taken", hint="try again")
 
 
-def release_name(root: str, identity: str) -> None:
-    """Give up the name that container `identity` claimed, where it claimed one."""
+def release_name(root: str, identity: str, but: str = "") -> None:
+    """Give up the names that container `identity` claimed, all `but` one."""
     try:
         names = os.listdir(root + "/names")
     except FileNotFoundError:
@@ -204,7 +262,7 @@ def release_name(root: str, identity: str) -> None:
     for name in names:
         link = f"{root}/names/{name}"
         try:
-            if os.readlink(link) == identity:
+            if name != but and os.readlink(link) == identity:
                 os.unlink(link)
         except OSError:
             continue

@@ -1,4 +1,4 @@
-"""Ending, waiting for and removing containers that another process looks after."""
+"""Starting containers that rest, and ending, waiting for, renaming and removing those that another process looks after."""
 
 import os
 import select
@@ -9,7 +9,9 @@ from fcntl import LOCK_SH, flock
 
 from runtime import linux
 from runtime.cgroups import Cgroup
-from runtime.journal import Journal
+from runtime.container import complete_environment, prepare, renew_work, require_root
+from runtime.journal import RENAMED, Journal, amend, claim_name, mark, release_name
+from runtime.spec import Spec
 from runtime.state import Container, Containers
 from store.errors import ContainerMissing, RunError
 
@@ -42,6 +44,87 @@ def not_running(container: Container) -> RunError:
     error = RunError(f"container {container.name} is not running", hint=hint)
     error.exit_status = 1
     return error
+
+
+def create(spec: Spec) -> None:
+    """Make a container that does not run yet."""
+    prepare(spec).rest()
+
+
+def wake(container: Container) -> tuple[Spec, Journal]:
+    """What is to be launched of a container that does not run, and its directory, held. Whatever becomes of the launch, the
+    container is there afterwards. Raises RunError when it runs or is in use."""
+    require_root()
+    journal = Journal.hold(container.path)
+    if journal is None:
+        raise RunError(f"container {container.name} runs, or is in use", hint="wait until it has ended: 'box wait'")
+    try:
+        now = Containers(container.root).read(container.id)
+        if now is None or now.status == "running":  # gone; or its keeper was killed just now
+            raise RunError(f"container {container.name} has just ended", hint="try again")
+        _check_not_mounted(container)
+        spec = now.spec()
+        spec.lowers = _trees(now)
+        spec.upper, spec.work = journal.path + "/upper", journal.path + "/work"
+        renew_work(spec)
+        complete_environment(spec)
+        journal.wake()
+    except BaseException:
+        journal.close()
+        raise
+    return spec, journal
+
+
+def _trees(container: Container) -> list[str]:
+    """The trees of its image, made again where they are not to be believed any more, as after a power cut."""
+    from store.layout import Store
+
+    lowers: list[str] = container.record["lowers"]
+    if not container.image_digest or not lowers:
+        return lowers
+    driver = "erofs" if lowers[0].endswith(".erofs") else "copy" if "/copies/" in lowers[0] else "overlay"
+    store = Store.open(container.root, driver)
+    with store.leased():
+        trees = list(store.snapshots.trees(store.use_image(container.image_digest)[1].layers))
+        if trees != lowers:
+            amend(container.path, {"lowers": trees})
+    return trees
+
+
+def start(container: Container) -> None:
+    """Start a container that does not run, in the background; one that runs is fine as it is."""
+    if container.status == "running":
+        return
+    from runtime.detached import detach
+
+    detach(*wake(container))
+
+
+def restart(container: Container, timeout: float = 10.0) -> None:
+    """End the container as `stop` does, and start it again."""
+    if container.record.get("removed") and container.status == "running":
+        raise RunError(
+            f"container {container.name} is removed when it ends", hint="that is what --rm asks for: run it again instead"
+        )
+    stop(container, timeout)
+    now = Containers(container.root).read(container.id)
+    if now is None:
+        raise ContainerMissing(container.name)
+    start(now)
+
+
+def rename(container: Container, name: str) -> None:
+    """Give the container another name. Raises RunError when another container has it."""
+    if name == container.name:
+        raise RunError(f"container {container.name} has that name already", hint="choose another name")
+    mark(container.path, RENAMED)
+    claim_name(container.root, container.id, name)
+    try:
+        amend(container.path, {"name": name})
+    except BaseException:
+        os.unlink(f"{container.root}/names/{name}")
+        raise
+    release_name(container.root, container.id, but=name)
 
 
 def kill(container: Container, signal: int) -> None:
@@ -94,16 +177,14 @@ def remove(container: Container, force: bool = False) -> None:
         if not force:
             raise RunError(f"container {container.name} is running", hint=f"stop it first, or 'box rm -f {container.name}'")
         stop(container, 0)
-    from store.mounts import all_mounts, unmount
+    if force:
+        from store.mounts import all_mounts, unmount
 
-    for mounted in all_mounts(container.root):
-        if mounted.container == container.id:
-            if not force:
-                raise RunError(
-                    f"the files of container {container.name} are mounted at {mounted.target}",
-                    hint=f"box umount {container.name}",
-                )
-            unmount(container.root, mounted, lazily=True)
+        for mounted in all_mounts(container.root):
+            if mounted.container == container.id:
+                unmount(container.root, mounted, lazily=True)
+    else:
+        _check_not_mounted(container)
     for _ in range(100):
         journal = Journal.hold(container.path)
         if journal is not None:
@@ -116,6 +197,16 @@ def remove(container: Container, force: bool = False) -> None:
             return
         time.sleep(0.05)
     raise RunError(f"container {container.name} is still being looked after", hint="try again when it has ended")
+
+
+def _check_not_mounted(container: Container) -> None:
+    from store.mounts import all_mounts
+
+    for mounted in all_mounts(container.root):
+        if mounted.container == container.id:
+            raise RunError(
+                f"the files of container {container.name} are mounted at {mounted.target}", hint=f"box umount {container.name}"
+            )
 
 
 def wait_released(container: Container) -> None:

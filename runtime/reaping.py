@@ -24,7 +24,7 @@ def bury(journal: Journal, identity: str) -> None:
         record = read(journal.path + "/journal")
         if record is None or record.get("removed") or "pid" not in record:
             journal.remove()
-        else:
+        elif record["pid"] or not journal.put_back():
             journal.ended(137, 9, time.time(), False, KILLED)
     except (BoxError, OSError):
         pass

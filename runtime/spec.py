@@ -44,7 +44,8 @@ class Spec:
     root file system. `network` is "none" (an own namespace with loopback up) or "host". `memory` is in bytes, `cpus` in
     processors, None for no limit. `capabilities` is a mask (runtime.capabilities), None for the default. `guard` is a lock's
     descriptor (it keeps the image's trees from being deleted) or -1: it is closed once the journal is on disk, which keeps
-    them from then on. `removed` means that nothing of the container stays once it ended (`--rm`).
+    them from then on. `removed` means that nothing of the container stays once it ended (`--rm`). `interactive` means that its
+    input stays open for whoever attaches to it. The pid of its first process is written to `pid_file`, where that is named.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Spec:
         "id",
         "image",
         "image_digest",
+        "interactive",
         "labels",
         "lowers",
         "memory",
@@ -67,6 +69,7 @@ class Spec:
         "name",
         "network",
         "no_new_privileges",
+        "pid_file",
         "pids_limit",
         "read_only",
         "removed",
@@ -113,6 +116,8 @@ class Spec:
         self.labels: dict[str, str] = {}
         self.stop_signal = 15
         self.removed = False
+        self.interactive = False
+        self.pid_file = ""
         for name, value in fields.items():
             setattr(self, name, value)
 

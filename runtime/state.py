@@ -121,7 +121,11 @@ class Containers:
         if record is None:
             return None
         end = read(path + "/exit")
-        running = end is None and "pid" in record
+        if end is not None and end["status"] is None:  # it was only created
+            end = None
+            running = False
+        else:
+            running = end is None and bool(record.get("pid"))
         return Container(
             root=self.root,
             id=identity,

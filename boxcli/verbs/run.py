@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from store.prepared import Prepared
 
 LEAST_MEMORY = 6 << 20  # docker's
+OUT_OF_MEMORY = b"box: the memory limit was reached, and the kernel killed the command\n"
 
 VERB = Verb(
     "run",
@@ -63,6 +64,9 @@ VERB = Verb(
     Option("--stop-signal", metavar="SIGNAL", read=readers.signal, about="What 'box stop' sends (else the image's, else TERM)."),
     Option("-l", "--label", metavar="KEY=VALUE", many=True, read=readers.label, about="Label the container."),
     Option("--cidfile", metavar="FILE", completes="file", about="Write the container's id to a new file."),
+    Option("--pidfile", metavar="FILE", completes="file", about="Write the pid of the container's first process to a file."),
+    Option("--replace", about="Remove a container that has the same name before."),
+    Option("--detach-keys", metavar="KEYS", read=readers.keys, about="What to type to leave it running (else ctrl-p,ctrl-q)."),
     Argument("IMAGE", completes="image"),
     Argument("COMMAND", required=False, many=True),
     options_anywhere=OPTIONS_FIRST,
@@ -75,8 +79,32 @@ def main(values: Values) -> int:
     require_root()
     detached = values.flag("detach")
     interactive = values.flag("interactive")
-    if values.flag("tty") and interactive and not detached and not os.isatty(0):
+    at_terminal = values.flag("tty") and interactive and not detached
+    if at_terminal and not os.isatty(0):
         raise UsageError("standard input is not a terminal", hint="leave out -t, or -i")
+    spec = wanted(values)
+    try:
+        if detached:
+            from runtime.detached import run_detached
+
+            run_detached(spec)
+            print(spec.id)
+            return 0
+        if at_terminal:
+            from boxcli.attached import run_attached
+
+            return run_attached(values, spec)
+        outcome = run(spec, stdin=0 if interactive else _no_input(spec), forward=True)
+    except BaseException:
+        forget_id(values)
+        raise
+    if outcome.oom:
+        os.write(2, OUT_OF_MEMORY)
+    return outcome.status
+
+
+def wanted(values: Values) -> Spec:
+    """What the command line asks for; its id is in the file that was named for it. A container to be replaced is gone."""
     reference = values.text("image")
     guard = _keep_images(values.root)
     # What was prepared is of the best driver, whichever one is asked for.
@@ -87,25 +115,30 @@ def main(values: Values) -> int:
         image, guard = _prepare(values.root, reference, values.driver)
     spec = specification(values, image)
     spec.guard = guard
+    if values.flag("replace"):
+        _replace(values.root, spec.name)
     id_file = values.text("cidfile")
     if id_file:
         spec.id = os.urandom(32).hex()
         _write_id(id_file, spec.id)
-    try:
-        if detached:
-            from runtime.detached import run_detached
+    return spec
 
-            run_detached(spec)
-            print(spec.id)
-            return 0
-        outcome = run(spec, stdin=0 if interactive else _no_input(spec), forward=True)
-    except BaseException:
-        if id_file:
-            os.unlink(id_file)
-        raise
-    if outcome.oom:
-        os.write(2, b"box: the memory limit was reached, and the kernel killed the command\n")
-    return outcome.status
+
+def forget_id(values: Values) -> None:
+    """There is no container: nor shall there be a file with its id."""
+    if values.text("cidfile"):
+        os.unlink(values.text("cidfile"))
+
+
+def _replace(root: str, name: str) -> None:
+    if not name:
+        raise UsageError("--replace goes with --name", hint="say whose place it takes")
+    from runtime.lifecycle import remove
+    from runtime.state import Containers
+
+    for one in Containers(root).all():
+        if one.name == name:
+            remove(one, force=True)
 
 
 def _keep_images(root: str) -> int:
@@ -162,6 +195,9 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.labels = {**image.labels, **_labels(values.all("label", str))}
     spec.terminal = values.flag("tty")
     spec.removed = values.flag("rm")
+    spec.interactive = values.flag("interactive")
+    if values.flag("pidfile"):
+        spec.pid_file = _absolute(values.text("pidfile"))
     spec.stop_signal = values.one("stop_signal", int) or _stop_signal(image.stop_signal) or spec.stop_signal
     added, dropped = values.all("cap_add", str), values.all("cap_drop", str)
     if added or dropped:
@@ -204,10 +240,14 @@ def _labels(entries: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in (entry.partition("=") for entry in entries)}
 
 
-def _existing(bind: Bind) -> Bind:
+def _absolute(path: str) -> str:
     from os.path import abspath
 
-    source = abspath(bind.source)
+    return abspath(path)
+
+
+def _existing(bind: Bind) -> Bind:
+    source = _absolute(bind.source)
     if not exists(source):
         raise UsageError(f"there is no {source} to show at {bind.target}")
     return Bind(source, bind.target, bind.read_only)
