@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.bundle import Place
 
-_COMPILER = ("seccomp.py", "seccomp_oci.py", "seccomp_policy.py", "syscall_tables.py")
+_COMPILER = ("seccomp.py", "seccomp_oci.py", "seccomp_policy.py", "syscall_numbers.py", "syscall_tables.py")
 _MOST = 64  # profiles kept: a profile that is made for one container alone is not to fill a tmpfs
 
 
