@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from runtime import cgroup_files
 from runtime.cgroup_files import pids_in, walk
 from runtime.cgroup_paths import hierarchies
 from runtime.container_cgroup import ContainerCgroup
@@ -66,6 +67,29 @@ def test_what_forks_all_the_time_is_frozen_too(home: Family) -> None:
     end(home, group)
 
 
+@pytest.mark.parametrize(("file", "former"), [("freezer/freezer.state", "THAWED"), ("unified/cgroup.freeze", "0")])
+def test_what_does_not_stand_still_in_time_goes_on_and_that_is_an_error(tmp_path: Path, file: str, former: str) -> None:
+    """Of a kernel on paper, which takes what is written and never gets there."""
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text(former)
+    controller = file.partition("/")[0]
+    group = ContainerCgroup.reopen({controller: str(tmp_path / controller)})
+    real, written = cgroup_files.write, []
+
+    def write(path: str, text: str) -> None:
+        written.append(text)
+        real(path, "FREEZING" if text == "FROZEN" else text)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("runtime.freezer.write", write)
+        with pytest.raises(SetupFailed, match=r"pause the container at .*: a process of it does not stop"):
+            group.freeze(0.2)
+    assert written[0] != former and written[-1] == former
+    if controller == "freezer":
+        assert former in written[1:-1]  # thawed for a moment in between
+    assert (tmp_path / file).read_text().startswith(former)
+
+
 def test_a_group_below_a_frozen_one_cannot_be_thawed_and_says_so(home: Family) -> None:
     parent = home.group()
     child = home.group(name="one/child")
@@ -96,36 +120,39 @@ def test_everything_is_killed_frozen_or_not_and_in_groups_of_its_own_making(home
     assert not any(os.path.exists(path) for path in group.paths.values())
 
 
-def test_what_forks_faster_than_it_is_listed_is_killed(home: Family) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_forks_faster_than_it_is_listed_is_killed(home: Family, monkeypatch: pytest.MonkeyPatch, at_once: bool) -> None:
+    """By cgroup.kill where there is one, else one by one while they stand still."""
+    if not at_once:
+        monkeypatch.setattr("runtime.container_cgroup.exists", lambda path: "cgroup.kill" not in path and os.path.exists(path))
     group = home.group({"pids": {"limit": 200}})
     bomb = (
         "import os\nfor _ in range(6):\n try: os.fork()\n except OSError: pass\n"
         "while True:\n try:\n  if os.fork(): os._exit(0)\n except OSError: pass\n"
     )
-    subreaper = 36  # what is orphaned comes to this process
-    libc("prctl", subreaper, 1, 0, 0, 0)
+    libc("prctl", 36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what is orphaned comes to this process
+    done = threading.Event()
+
+    def reap() -> None:
+        while not done.is_set():
+            try:
+                os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                pass
+            time.sleep(0.0005)
+
+    reaper = threading.Thread(target=reap)
     try:
         home.python(group, bomb)
         until(lambda: len(group.processes()) > 20)
-        done = threading.Event()
-
-        def reap() -> None:
-            while not done.is_set():
-                try:
-                    os.waitpid(-1, os.WNOHANG)
-                except ChildProcessError:
-                    pass
-                time.sleep(0.0005)
-
-        reaper = threading.Thread(target=reap)
         reaper.start()
         group.kill()
+        assert group.processes() == []
+    finally:
         done.set()
         reaper.join()
-    finally:
-        libc("prctl", subreaper, 0, 0, 0, 0)
-    home.children.clear()
-    assert group.processes() == []
+        libc("prctl", 36, 0, 0, 0, 0)
+        home.children.clear()
     group.delete()
 
 
