@@ -33,10 +33,11 @@ class Family:
         return ContainerCgroup.create(f"{self.top}/{name}", name, resources)
 
     def bear(self, group: ContainerCgroup, *argv: str) -> int:
-        """A process that executes `argv` in the group, joined as a container's first one joins."""
+        """A process that executes `argv` in the group, joined as a container's first one joins; on return it has done so."""
         cloned, joined = group.open_for_clone(), group.open_to_join()
         program = shutil.which(argv[0])
         assert program
+        executed, held = os.pipe()  # closed by execve
         pid = clone(0, cloned)
         if pid == 0:
             try:
@@ -46,8 +47,10 @@ class Family:
             finally:
                 os._exit(126)
         self.children.append(pid)
-        for fd in [*joined, *([] if cloned is None else [cloned])]:
+        for fd in [held, *joined, *([] if cloned is None else [cloned])]:
             os.close(fd)
+        os.read(executed, 1)
+        os.close(executed)
         return pid
 
     def python(self, group: ContainerCgroup, script: str, *arguments: str) -> int:

@@ -1,5 +1,6 @@
 """Debian's cloud kernel with the few modules that the tests want, out of its package, which is downloaded once."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,18 @@ class Unavailable(Exception):
 
 
 def fetch(cache: Path) -> Path:
-    """A directory with `vmlinuz` and `NAME.ko` of each module."""
+    """A directory with `vmlinuz` and `NAME.ko` of each module. Raises Unavailable."""
+    try:
+        return _fetch(cache)
+    except Unavailable:
+        # What apt knows may be old, or nothing.
+        if os.geteuid() or not shutil.which("apt-get"):
+            raise
+        subprocess.run(["apt-get", "update", "-qq"], check=False)
+        return _fetch(cache)
+
+
+def _fetch(cache: Path) -> Path:
     package = _package()
     ready = cache / package
     if (ready / "vmlinuz").exists():
