@@ -66,7 +66,7 @@ def merge_indexes(paths: Sequence[str], below: Below) -> bytearray:
     if merged is None:
         raise ValueError("nothing to merge")
     _drop_idle_whiteouts(merged, below)
-    return build_index(merged, _settle(merged, list(devices), blocks), lowest=False)
+    return build_index(merged, _settle(merged, list(devices), blocks), lowest=False, merged=True)
 
 
 def read_index(data: bytes, devices: Sequence[tuple[int, int]]) -> Dir:
@@ -215,14 +215,12 @@ def _drop_idle_whiteouts(root: Dir, below: Below) -> None:
 
 
 def _settle(root: Dir, tags: Sequence[bytes], blocks: Sequence[int]) -> list[Device]:
-    """Count every file's names anew, and give addresses and places to the devices that are still in use."""
+    """Give addresses and places to the devices that are still in use."""
     leaves: dict[int, Entry] = {}
-    names: dict[int, int] = {}
     for directory in walk(root):
         for child in directory.children.values():
             if isinstance(child, Entry) and child is not DELETED:
                 leaves[id(child)] = child
-                names[id(child)] = names.get(id(child), 0) + 1
     used = sorted({entry.address >> _PLACE_BITS for entry in leaves.values() if entry.size})
     devices: list[Device] = []
     starts: dict[int, int] = {}
@@ -232,7 +230,6 @@ def _settle(root: Dir, tags: Sequence[bytes], blocks: Sequence[int]) -> list[Dev
         devices.append(Device(tags[number], blocks[number], mapped))
         mapped += blocks[number]
     for entry in leaves.values():
-        entry.links = names[id(entry)]
         if entry.size:
             entry.address = starts[entry.address >> _PLACE_BITS] + (entry.address & _PLACE)
     return devices

@@ -47,28 +47,30 @@ _VALUE_LIMIT = 65535
 _XATTR_LIMIT = 4 * 65535 - XATTR_HEADER_SIZE
 
 
-def build_index(root: Dir, devices: Sequence[Device], *, lowest: bool) -> bytearray:
+def build_index(root: Dir, devices: Sequence[Device], *, lowest: bool, merged: bool = False) -> bytearray:
     """The index of the tree `root`, whose files' addresses lie on `devices`, its digest at its end.
 
-    `lowest`: there is nothing below that could be hidden, so whiteouts and opaque marks are left out. StoreError when the content
-    is more than one file system can address.
+    `lowest`: there is nothing below that could be hidden, so whiteouts and opaque marks are left out. `merged`: a file keeps the
+    link count that its own layer gave it, as overlayfs would show it, though names of it may be hidden. StoreError when the
+    content is more than one file system can address.
     """
     if devices and devices[-1].mapped + devices[-1].blocks > LAST_BLOCK:
         raise StoreError("the image is too large for one index", hint="use another driver: --driver overlay")
-    writer = _Writer(devices, lowest)
+    writer = _Writer(devices, lowest, merged)
     return writer.write(root)
 
 
 class _Writer:
-    __slots__ = ("_devices", "_inodes", "_linked", "_long", "_lowest", "_meta", "_size")
+    __slots__ = ("_devices", "_inodes", "_linked", "_long", "_lowest", "_merged", "_meta", "_size")
 
-    def __init__(self, devices: Sequence[Device], lowest: bool) -> None:
+    def __init__(self, devices: Sequence[Device], lowest: bool, merged: bool) -> None:
         self._devices = devices
+        self._merged = merged
         self._lowest = lowest
         self._inodes: list[bytes] = []  # one after another, from the first block of inodes on
         self._size = 0
         self._meta = -(-(DEVICES_AT + DEVICE.size * len(devices)) // BLOCK)  # that block
-        self._linked: dict[int, list[int]] = {}  # of what has several names, by identity: nid, place in _inodes, names so far
+        self._linked: dict[int, list[int]] = {}  # of what has several names, by identity: nid, place in _inodes, link count
         self._long: list[tuple[int, Entry, bytes]] = []  # symlinks whose targets need blocks: place in _inodes
 
     def write(self, root: Dir) -> bytearray:
@@ -144,7 +146,7 @@ class _Writer:
         if entry.links != 1:
             known = self._linked.get(id(entry))
             if known is not None:
-                known[2] += 1
+                known[2] += not self._merged
                 return known[0]
         at = self._size
         kind = entry.kind
@@ -165,7 +167,7 @@ class _Writer:
         else:
             nid = self._other(entry, kind, seconds, nanoseconds)
         if entry.links != 1:
-            self._linked[id(entry)] = [nid, len(self._inodes) - 1, 1]
+            self._linked[id(entry)] = [nid, len(self._inodes) - 1, entry.links if self._merged else 1]
         return nid
 
     def _other(self, entry: Entry, kind: bytes, seconds: int, nanoseconds: int) -> int:
