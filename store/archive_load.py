@@ -169,8 +169,8 @@ class _Loading:
             return
         if layer.diff_id in self._tars:
             return
-        with self._store.tars.draft() as draft:
-            next_piece = feed(open_stream(self._members.stream(blob.digest, blob.size)))
+        with self._store.tars.draft() as draft, self._members.stream(blob.digest, blob.size) as source:
+            next_piece = feed(open_stream(source))
             while piece := next_piece():
                 draft.write(piece)
             draft.seal("", layer.diff_id)

@@ -7,6 +7,7 @@ lets equal layers share a file so), and only where that is expected.
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from store.arrivals import HEAD, Arrival, may_be_layer, receive
@@ -173,10 +174,14 @@ class Members:
         else:
             self.open(blob.digest, blob.size).close()
 
-    def stream(self, digest: Digest, size: int) -> Readable:
+    @contextmanager
+    def stream(self, digest: Digest, size: int) -> Iterator[Readable]:
         """A blob of any size, wherever it is."""
-        data = self._small.get(digest)
-        return self.open(digest, size) if data is None else _Bytes(self.read(digest, size))
+        if digest in self._small:
+            yield _Bytes(self.read(digest, size))
+        else:
+            with self.open(digest, size) as reader:
+                yield reader
 
     def publish(self, blob: Descriptor) -> None:
         """Make it a blob of the store. It survives a crash after the next sync of the blobs, or (a small one) at once."""
