@@ -94,7 +94,12 @@ def main(values: Values) -> int:
             from boxcli.attached import run_attached
 
             return run_attached(values, spec)
-        outcome = run(spec, stdin=0 if interactive else _no_input(spec), forward=True)
+        stdin = 0 if interactive else _no_input(spec)
+        try:
+            outcome = run(spec, stdin=stdin, forward=True)
+        finally:
+            if stdin > 0:
+                os.close(stdin)
     except BaseException:
         forget_id(values)
         raise

@@ -109,7 +109,8 @@ def test_commands_at_the_same_time_lose_nothing_of_each_other(root: str, mutant:
     run(root, "old")
     single = dict(names(Store(root)))
     makers = [subprocess.Popen(actor(root, f"put=app{number}", mutant)) for number in range(6)]
-    assert [maker.wait() for maker in makers] == [0] * 6
+    statuses = [maker.wait() for maker in makers]
+    assert mutant != "slow" or statuses == [0] * 6  # without locks, one may find what it was writing swept away
     found = dict(names(Store(root)))
     assert damage(root) == []
     made = {name: digest for name, digest in found.items() if name not in single}
