@@ -247,7 +247,11 @@ class Blobs:
         with os.scandir(self.directory) as entries:
             for entry in entries:
                 if (digest := digest_of_name(entry.name)) is not None:
-                    yield digest, entry.stat(follow_symlinks=False).st_size
+                    try:
+                        size = entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        continue  # deleted while the list was read
+                    yield digest, size
 
     def size(self, digest: Digest) -> int | None:
         """Its size on disk; None when there is no such blob."""

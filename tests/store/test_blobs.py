@@ -20,6 +20,17 @@ def test_what_was_put_is_read_back(store: Store) -> None:
     assert list(store.blobs.all()) == [(descriptor.digest, len(DATA))]
 
 
+def test_blobs_that_go_while_they_are_listed_are_not_listed(store: Store) -> None:
+    for number in range(5):
+        store.blobs.put_bytes(b"%d" % number, "a/b")
+    listed = store.blobs.all()
+    first, _ = next(listed)
+    for name in os.listdir(store.blobs.directory):
+        if name != first.hex:
+            os.unlink(f"{store.blobs.directory}/{name}")
+    assert list(listed) == []
+
+
 def test_a_draft_is_invisible_until_it_is_committed(store: Store) -> None:
     with store.blobs.draft() as draft:
         draft.write(DATA[:100])
