@@ -122,6 +122,8 @@ def not_executed(process: Process, errnos: list[int]) -> RunError:
     """Why the command could not be executed, in the words by which engines tell 126 from 127."""
     name = process.argv[0]
     errno = next((each for each in errnos if each not in (2, 20)), 2 if errnos else 8)
+    if "/" in name and errnos:
+        errno = errnos[0]  # there was but one to try
     if errno == 2 and "/" not in name:
         return RunError(f'exec: "{name}": executable file not found in $PATH')
     said = {2: "no such file or directory", 13: "permission denied", 20: "not a directory"}.get(errno) or os.strerror(
