@@ -8,10 +8,6 @@ from runtime.program import Failure, Program
 from store.errors import SetupFailed
 from store.syscalls import libc
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 _HINTS = {
     1: "box needs to be root to make namespaces",
@@ -22,21 +18,18 @@ _HINTS = {
 }
 
 
-def spawn(
-    program: Program, namespaces: int, cgroup: int | None = None, ready: "Callable[[int], object] | None" = None
-) -> "tuple[int, Failure | None]":
+def spawn(program: Program, namespaces: int, cgroup: int | None = None) -> "tuple[int, Failure | None]":
     """The child's pid, and None once it has executed something, else what failed (it has ended, and is to be waited for).
 
-    `ready` is called with the pid while the child lives already, and may have to wait for it: see runtime.native. Raises
-    SetupFailed when it could not be born at all.
+    Raises SetupFailed when it could not be born at all.
     """
     try:
         if native.available():
             with _NotDumpable():
-                return native.perform(program, namespaces, cgroup, ready)
+                return native.perform(program, namespaces, cgroup)
         from runtime import portable
 
-        return portable.perform(program, namespaces, cgroup, ready)
+        return portable.perform(program, namespaces, cgroup)
     except OSError as err:
         errno = err.errno or 0
         raise SetupFailed("clone into new namespaces", errno, os.strerror(errno), hint=_HINTS.get(errno, "")) from err
