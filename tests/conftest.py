@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +89,15 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     for name in list(os.environ):
         if name.startswith(("LC_", "LANG", "BOX_", "PYTHON")) and name not in ("BOX_ROOT", "BOX_REQUIRE"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """A test leaves no signal blocked: the next would hand the mask down to its children."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    after = signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert after == before
 
 
 @pytest.fixture(scope="session")

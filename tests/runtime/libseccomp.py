@@ -42,6 +42,7 @@ def program(profile: dict[str, Any], machine: str) -> bytes | None:
     if pid == 0:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
             signal.setitimer(signal.ITIMER_REAL, 0.5)
             os.write(writer, _program(profile, machine))
         finally:

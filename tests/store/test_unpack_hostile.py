@@ -84,6 +84,8 @@ def test_a_file_where_a_fifo_is_does_not_wait_for_a_reader(tmp_path: Path) -> No
     control = Scene(tmp_path / "control")
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
         signal.alarm(1)
         naive.extract(data, str(control.tree))
         os._exit(0)
