@@ -2,27 +2,30 @@
 `box run`, which leaves less open."""
 
 import posix as os
-from _signal import SIG_IGN, getsignal
 
 from runtime.bundle import Place, Process
-from runtime.capabilities import VERSION_3, permitted
-from runtime.confinement import PR_CAP_AMBIENT, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, emit_filter, emit_limit
+from runtime.capabilities import permitted
+from runtime.confinement import (
+    LAST_CAPABILITY,
+    PR_CAP_AMBIENT,
+    PR_SET_NO_NEW_PRIVS,
+    emit_bounding,
+    emit_capabilities,
+    emit_filter,
+    emit_limit,
+)
 from runtime.linux import PR_SET_DUMPABLE
-from runtime.program import AT_FDCWD, EINVAL, ENOSYS, EPERM, Program, text
+from runtime.program import AT_FDCWD, ENOSYS, EPERM, Program
+from runtime.steps import emit_default_signals, emit_unblocked, emit_working_directory
 from store.errors import RunError
-from store.syscalls import RESOLVE_NO_MAGICLINKS, encode, open_how
+from store.syscalls import encode, open_how
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.engine_filters import Filter
 
-_PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL, _PR_SET_KEEPCAPS = 2, 4, 8
+_PR_CAP_AMBIENT_RAISE, _PR_SET_KEEPCAPS = 2, 8
 _KEYCTL_JOIN_SESSION_KEYRING = 1
-_LAST_CAPABILITY = 63
-_SIG_DFL = bytes(32)
-_SIG_SETMASK, _EMPTY_SET = 2, bytes(8)
-_UNCHANGEABLE = (9, 19)
-_ENTERING = open_how(os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_NO_MAGICLINKS)
 POLICIES = {
     "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5, "SCHED_DEADLINE": 6,
 }  # fmt: skip
@@ -37,9 +40,7 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def emit_birth(program: Program, process: Process, joined: list[int], *, session: bool = True) -> None:
     """Add a child's first steps: no signal ignored, a session of its own, into the control groups (descriptors of v1's `tasks`),
     and what only the machine's /proc can be told."""
-    for number in range(1, 65):
-        if number not in _UNCHANGEABLE and (number in (32, 33) or getsignal(number) == SIG_IGN):
-            program.call("rt_sigaction", number, _SIG_DFL, None, 8)
+    emit_default_signals(program)
     program.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
     if session:
         program.call("setsid", tolerated=(EPERM,))
@@ -67,9 +68,7 @@ def emit_identity(program: Program, process: Process, seccomp: "Filter | None", 
     held = permitted()
     masks = {name: mask & held for name, mask in sets.items()} if sets is not None else None
     if masks is not None:
-        for number in range(_LAST_CAPABILITY + 1):
-            if not masks["bounding"] >> number & 1:
-                call("prctl", PR_CAPBSET_DROP, number, 0, 0, 0, action=f"drop capability {number}", tolerated=(EINVAL,))
+        emit_bounding(program, masks["bounding"])
         call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0, action="keep capabilities")
     groups = b"".join([gid.to_bytes(4, "little") for gid in process.groups])
     call("setgroups", len(process.groups), groups or None)
@@ -80,21 +79,11 @@ def emit_identity(program: Program, process: Process, seccomp: "Filter | None", 
         call("umask", process.umask)
     # As the user: a directory that only root may enter is none for it, unless its capabilities say so.
     if masks is not None:
-        # struct __user_cap_data_struct[2]: the low words, then the high ones.
-        words = [masks[name] >> shift & 0xFFFFFFFF for shift in (0, 32) for name in ("effective", "permitted", "inheritable")]
-        data = b"".join([word.to_bytes(4, "little") for word in words])
-        call("capset", VERSION_3.to_bytes(4, "little") + bytes(4), data, action="set capabilities")
-        call(
-            "prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, action="clear ambient capabilities", tolerated=(EINVAL,)
-        )
-        for number in range(_LAST_CAPABILITY + 1):
+        emit_capabilities(program, masks["effective"], masks["permitted"], masks["inheritable"])
+        for number in range(LAST_CAPABILITY + 1):
             if (masks["ambient"] & masks["permitted"] & masks["inheritable"]) >> number & 1:
                 call("prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0, action=f"raise capability {number}")
-    cwd = process.cwd
-    directory = call(
-        "openat2", AT_FDCWD, text(cwd), _ENTERING, len(_ENTERING), action="change to the working directory", path=cwd
-    )  # fmt: skip
-    call("fchdir", directory, action="change to the working directory", path=cwd)
+    emit_working_directory(program, process.cwd)
 
 
 def emit_execution(program: Program, process: Process, seccomp: "Filter | None", first_closed: int) -> None:
@@ -105,7 +94,7 @@ def emit_execution(program: Program, process: Process, seccomp: "Filter | None",
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
         if seccomp:
             emit_filter(program, seccomp.instructions, seccomp.flags)
-    call("rt_sigprocmask", _SIG_SETMASK, _EMPTY_SET, None, len(_EMPTY_SET))
+    emit_unblocked(program)
     program.execute(candidates(process), [encode(word) for word in process.argv], [encode(item) for item in process.env])
 
 

@@ -10,9 +10,10 @@ from runtime.program import EINVAL, ENOSYS, Program
 from runtime.users import User
 from store.errors import RunError
 
-PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAP_AMBIENT = 24, 38, 22, 47
-_PR_CAP_AMBIENT_CLEAR_ALL, _SECCOMP_MODE_FILTER, _SECCOMP_SET_MODE_FILTER, _KEYCTL_JOIN_SESSION_KEYRING = 4, 2, 1, 1
-_LAST_CAPABILITY = 63
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAP_AMBIENT = 38, 22, 47
+_PR_CAPBSET_DROP, _PR_CAP_AMBIENT_CLEAR_ALL, _KEYCTL_JOIN_SESSION_KEYRING = 24, 4, 1
+_SECCOMP_MODE_FILTER, _SECCOMP_SET_MODE_FILTER = 2, 1
+LAST_CAPABILITY = 63
 NO_LIMIT = 2**64 - 1
 
 # asm-generic/resource.h, which x86 and arm follow.
@@ -46,10 +47,7 @@ def confine(
         emit_limit(program, name, soft, hard)
     if seccomp and not no_new_privileges:
         emit_filter(program, seccomp)  # without no_new_privs it takes CAP_SYS_ADMIN, which is about to go
-    for number in range(_LAST_CAPABILITY + 1):
-        if not capability_mask >> number & 1:
-            # EINVAL: past the kernel's last capability.
-            call("prctl", PR_CAPBSET_DROP, number, 0, 0, 0, action=f"drop capability {number}", tolerated=(EINVAL,))
+    emit_bounding(program, capability_mask)
     groups = b"".join([gid.to_bytes(4, "little") for gid in user.groups])
     call("setgroups", len(user.groups), groups)
     call("setresgid", user.gid, user.gid, user.gid)
@@ -57,15 +55,28 @@ def confine(
     # Again: a change of identity sets it to what fs.suid_dumpable says.
     call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
     own = capability_mask & permitted() if user.uid == 0 else 0
-    low, high = (own & 0xFFFFFFFF).to_bytes(4, "little"), (own >> 32).to_bytes(4, "little")
-    # struct __user_cap_data_struct[2]: effective, permitted, inheritable; the low words, then the high ones.
-    data = low + low + bytes(4) + high + high + bytes(4)
-    call("capset", VERSION_3.to_bytes(4, "little") + bytes(4), data, action="set capabilities")
-    call("prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, action="clear ambient capabilities")
+    emit_capabilities(program, own, own, 0)
     if no_new_privileges:
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
         if seccomp:
             emit_filter(program, seccomp)
+
+
+def emit_bounding(program: Program, mask: int) -> None:
+    """Nothing that the child executes may gain a capability outside the mask."""
+    for number in range(LAST_CAPABILITY + 1):
+        if not mask >> number & 1:
+            # EINVAL: past the kernel's last capability.
+            program.call("prctl", _PR_CAPBSET_DROP, number, 0, 0, 0, action=f"drop capability {number}", tolerated=(EINVAL,))
+
+
+def emit_capabilities(program: Program, effective: int, permitted: int, inheritable: int) -> None:
+    """These sets, and no ambient ones."""
+    # struct __user_cap_data_struct[2]: the low words, then the high ones.
+    words = [mask >> shift & 0xFFFFFFFF for shift in (0, 32) for mask in (effective, permitted, inheritable)]
+    data = b"".join([word.to_bytes(4, "little") for word in words])
+    program.call("capset", VERSION_3.to_bytes(4, "little") + bytes(4), data, action="set capabilities")
+    program.call("prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, action="clear ambient capabilities")
 
 
 def emit_limit(program: Program, name: str, soft: int, hard: int) -> None:

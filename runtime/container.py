@@ -5,19 +5,19 @@
 
 import posix as os
 import time
-from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from _signal import signal as set_handler  # isort: skip  # the signal module would import enum
 
 from runtime import linux
 from runtime.capabilities import SYS_CHROOT
 from runtime.cgroups import Cgroup, Limits
-from runtime.entry import Command, emit_birth, emit_identity, emit_stdio
+from runtime.entry import Command, emit_birth, emit_identity
 from runtime.journal import Journal, reap
 from runtime.program import Failure, Program
 from runtime.rootfs import Rootfs, make_skeleton
 from runtime.spawn import spawn
 from runtime.spec import DEFAULT_PATH, Outcome, Spec
+from runtime.steps import emit_stdio
 from runtime.users import resolve
 from store.erofs_mount import root_of
 from store.errors import BoxError, RunError, SetupFailed
@@ -211,7 +211,7 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
             command.capabilities &= ~SYS_CHROOT  # with it, a chroot can be left
         if spec.terminal:
             stdio = (rootfs.slave, rootfs.slave, rootfs.slave)
-        emit_stdio(program, above(stdio, descriptors), terminal=spec.terminal)
+        emit_stdio(program, stdio, descriptors, terminal=spec.terminal)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         descriptors += (reader, writer)
         command.emit(program, writer)
@@ -245,27 +245,15 @@ def error_of(failure: Failure, command: Command, tree: int) -> BoxError:
     return SetupFailed(call.action, failure.errno, os.strerror(failure.errno), path=call.path)
 
 
-def above(stdio: tuple[int, int, int], opened: list[int]) -> tuple[int, ...]:
-    """The three descriptors in a form in which each can be copied to its place without overwriting another."""
-    if stdio == (0, 1, 2):
-        return ()
-    copies = []
-    for fd in stdio:
-        if fd <= 2:
-            fd = fcntl(fd, F_DUPFD_CLOEXEC, 3)
-            opened.append(fd)
-        copies.append(fd)
-    return tuple(copies)
-
-
 class Forwarding:
-    """While it lasts, the signals that reach this process go to the container (the third INT or TERM as KILL); one that comes
-    before the container is kept for it."""
+    """While it lasts, the signals that reach this process go to the container (with `patience`, that INT or TERM as KILL); one
+    that comes before the container is kept for it."""
 
-    __slots__ = ("asked", "early", "former", "pid")
+    __slots__ = ("asked", "early", "former", "patience", "pid")
 
-    def __init__(self) -> None:
+    def __init__(self, patience: int = PATIENCE) -> None:
         self.pid = 0
+        self.patience = patience
         self.early: list[int] = []
         self.asked = 0
         self.former = [(number, set_handler(number, self._handle)) for number in FORWARDED]
@@ -279,7 +267,7 @@ class Forwarding:
         try:
             # The kernel keeps a first process from every signal that it does not handle itself: without this, Ctrl-C would
             # never end it.
-            os.kill(self.pid, linux.SIGKILL if self.asked >= PATIENCE else number)
+            os.kill(self.pid, linux.SIGKILL if 0 < self.patience <= self.asked else number)
         except ProcessLookupError:
             pass
 

@@ -17,7 +17,7 @@ from runtime.resources import FIELD, writes
 from store.errors import RunError, SetupFailed
 from store.syscalls import exists
 
-_EPERM, _ENOENT, _ENXIO, _EACCES, _EBUSY, _EEXIST, _ENODEV, _EINVAL, _EROFS, _EOPNOTSUPP = 1, 2, 6, 13, 16, 17, 19, 22, 30, 95
+_EPERM, _ENOENT, _ENXIO, _EACCES, _EBUSY, _ENODEV, _EINVAL, _EROFS, _EOPNOTSUPP = 1, 2, 6, 13, 16, 19, 22, 30, 95
 _ENTITLED = (_EPERM, _EACCES, _EROFS)  # what somebody who is not entitled is answered with
 
 

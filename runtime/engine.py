@@ -16,9 +16,11 @@ from runtime.bundle_rootfs import BundleRootfs
 from runtime.engine_filters import Filter, filter_of
 from runtime.engine_state import EngineContainer, spell, started_at, timestamp
 from runtime.hooks import run_hooks
+from runtime.joining import spawn_in
 from runtime.program import EACCES, ENOENT, ENOTDIR, Program
 from runtime.records import write
 from runtime.spawn import spawn
+from runtime.steps import emit_loopback, emit_stdio
 from store.errors import BoxError, RunError, SetupFailed
 from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, encode, openat2
 
@@ -34,7 +36,6 @@ _CLONE_FLAGS = {
 _F_SETFD = 2
 _LOOKING = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _AT_EMPTY_PATH = 0x1000
-_SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, _TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
 _READY = bytes(16)
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 
@@ -186,11 +187,7 @@ class _Maker:
             births.call("dup3", fd, names[name], 0)
         if rootfs.slave >= 0:
             stdio = (rootfs.slave, rootfs.slave, rootfs.slave)
-        for number, fd in enumerate(stdio):
-            if fd != number:
-                births.call("dup3", fd, number, 0)
-        if rootfs.slave >= 0:
-            births.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
+        emit_stdio(births, stdio, self._opened, terminal=rootfs.slave >= 0)
         for fd in rootfs.inherited:
             births.call("fcntl", fd, _F_SETFD, 0)
         if self._holds_terminal(rootfs):
@@ -201,7 +198,13 @@ class _Maker:
         directory = group.open_for_clone()
         if directory is not None:
             self._open(directory)
-        self._pid, failure = _spawn(births, flags, directory, bundle.namespaces.get("pid", ""))
+        path = bundle.namespaces.get("pid", "")
+        if path:
+            namespace = _open_namespace("pid", path)
+            self._open(namespace)
+            self._pid, failure = spawn_in(namespace, births, flags, directory)
+        else:
+            self._pid, failure = spawn(births, flags, directory)
         os.close(tell)
         if failure is not None and failure.call is not None:
             raise SetupFailed(failure.call.action, failure.errno, os.strerror(failure.errno), path=failure.call.path)
@@ -232,9 +235,7 @@ class _Maker:
             if said:
                 call(name, encode(said), len(encode(said)), path=said)
         if "network" in new:
-            sock = call("socket", _AF_INET, _SOCK_DGRAM_CLOEXEC, 0)
-            request = b"lo".ljust(16, b"\0") + _IFF_UP.to_bytes(2, "little") + bytes(22)
-            call("ioctl", sock, _SIOCSIFFLAGS, request, action="bring up lo")
+            emit_loopback(program)
         namespace = "mount" in new
         if namespace:
             paths = self._group.paths if self._group is not None else {}
@@ -317,22 +318,6 @@ def _open_namespace(kind: str, path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as err:
         raise RunError(f"cannot join the {kind} namespace {path}: {(err.strerror or '').lower()}") from err
-
-
-def _spawn(program: Program, flags: int, directory: "int | None", pid_namespace: str) -> "tuple[int, Any]":
-    if not pid_namespace:
-        return spawn(program, flags, directory)
-    own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    other = _open_namespace("pid", pid_namespace)
-    try:
-        linux.setns(other, linux.CLONE_NEWPID)  # of the children to come
-        try:
-            return spawn(program, flags, directory)
-        finally:
-            linux.setns(own, linux.CLONE_NEWPID)
-    finally:
-        os.close(own)
-        os.close(other)
 
 
 def write_whole(path: str, content: str) -> None:

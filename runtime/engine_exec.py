@@ -1,7 +1,6 @@
 """`exec` of an OCI runtime: one more process in a container of a bundle, in all its namespaces and control groups."""
 
 import posix as os
-from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 from runtime import linux
 from runtime.bundle import Place, Process
@@ -10,18 +9,14 @@ from runtime.engine import resize, send_terminal, write_whole
 from runtime.engine_filters import filter_of
 from runtime.engine_operations import bundle_of, group_of
 from runtime.engine_state import EngineContainer
+from runtime.joining import emit_joining, open_root, open_terminal_in, spawn_in
 from runtime.program import Program
-from runtime.spawn import spawn
+from runtime.steps import emit_stdio
 from store.errors import BoxError, RunError, SetupFailed
-from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
-_TIOCSCTTY = 0x540E
-_PTMX = os.makedev(5, 2)
 
 
 class ExecOptions:
@@ -40,6 +35,21 @@ class ExecOptions:
 def execute(root: str, identity: str, document: "dict[str, Any]", options: ExecOptions) -> int:
     """Run the process that `document` (config.json's `process`; what it leaves out is the container's own) describes. Its exit
     status; 0 at once with `detach`."""
+    if options.detach:
+        _begin(root, identity, document, options)
+        return 0
+    from runtime.container import Forwarding
+    from runtime.engine_run import wait_for
+
+    forwarding = Forwarding(patience=0)
+    try:
+        return wait_for(*_begin(root, identity, document, options), forwarding)
+    finally:
+        forwarding.stop()
+
+
+def _begin(root: str, identity: str, document: "dict[str, Any]", options: ExecOptions) -> tuple[int, int]:
+    """The process' pid, and its terminal's master where this command has it, else -1."""
     with EngineContainer.open(root, identity) as container:
         if container.status not in ("running", "created"):
             raise RunError(f"cannot exec in a container that is {container.status}: {identity}")
@@ -51,11 +61,7 @@ def execute(root: str, identity: str, document: "dict[str, Any]", options: ExecO
     if master >= 0 and options.console_socket:
         os.close(master)
         master = -1
-    if options.detach:
-        return 0
-    from runtime.engine_run import wait_for
-
-    return wait_for(pid, master)
+    return pid, master
 
 
 def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecOptions) -> tuple[int, int]:
@@ -77,11 +83,10 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
     opened.append(pidfd)
     try:
         try:
-            inside = os.open(f"/proc/{target}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            opened.append(inside)
-            linux.pidfd_send_signal(pidfd, 0)  # alive after that was opened: it is its own
-        except (ProcessLookupError, FileNotFoundError) as err:
+            inside = open_root(target, pidfd)
+        except ProcessLookupError as err:
             raise RunError(f"container not running: {container.identity}") from err
+        opened.append(inside)
         group = group_of(container)
         if options.cgroups:
             group = group.sub_group(options.cgroups)
@@ -89,32 +94,16 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
         joined = group.open_to_join()
         opened += joined
         emit_birth(program, process, joined)
-        program.call("setns", pidfd, _JOINED, action="join the container's namespaces")
-        program.call("fchdir", inside, action="enter the container's root")
-        program.call("chroot", b".\0", action="enter the container's root")
-        program.call("umask", 0o022)
+        emit_joining(program, pidfd, inside)
         stdio = (0, 1, 2)
         if process.terminal:
-            from runtime.terminal import open_terminal
-
-            devpts = openat2(inside, "dev/pts", os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-            opened.append(devpts)
-            if os.stat("ptmx", dir_fd=devpts, follow_symlinks=False).st_rdev != _PTMX:
-                raise SetupFailed("open a terminal", 0, "the container's /dev/pts is no devpts", path="/dev/pts/ptmx")
-            master, slave = open_terminal(devpts)
+            master, slave = open_terminal_in(inside)
             opened.append(slave)
-            if slave <= 2:
-                slave = fcntl(slave, F_DUPFD_CLOEXEC, 3)
-                opened.append(slave)
             stdio = (slave, slave, slave)
             resize(master, process.console)
             if options.console_socket:
                 send_terminal(options.console_socket, master)
-        for number, fd in enumerate(stdio):
-            if fd != number:
-                program.call("dup3", fd, number, 0)
-        if process.terminal:
-            program.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
+        emit_stdio(program, stdio, opened, terminal=process.terminal)
         seccomp = filter_of(bundle.linux.get("seccomp"), container.root)
         program.call("close_range", 3 + options.preserved, 0xFFFFFFFF, 0, action="close descriptors")
         emit_identity(program, process, seccomp)
@@ -122,13 +111,7 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
         directory = group.open_for_clone(target)
         if directory is not None:
             opened.append(directory)
-        ours = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        opened.append(ours)
-        linux.setns(pidfd, linux.CLONE_NEWPID)  # of the children to come
-        try:
-            pid, failure = spawn(program, 0, directory)
-        finally:
-            linux.setns(ours, linux.CLONE_NEWPID)
+        pid, failure = spawn_in(pidfd, program, 0, directory)
         if failure is not None:
             os.waitpid(pid, 0)
             raise _error(failure, process)

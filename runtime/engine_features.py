@@ -9,11 +9,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _DEFAULT = ("AUDIT_WRITE", "KILL", "NET_BIND_SERVICE")
-_MASKED = [
-    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
-]  # fmt: skip
-_READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
 def features() -> "dict[str, Any]":
@@ -55,6 +50,8 @@ def _seccomp() -> "dict[str, Any]":
 
 def example() -> str:
     """A config.json for a shell in the directory `rootfs`, as `runc spec` writes one."""
+    from runtime.rootfs import MASKED_DIRECTORIES, MASKED_FILES, READ_ONLY
+
     import json
 
     capabilities = ["CAP_" + name for name in _DEFAULT]
@@ -104,8 +101,8 @@ def example() -> str:
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "namespaces": [{"type": name} for name in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
-            "maskedPaths": _MASKED,
-            "readonlyPaths": _READ_ONLY,
+            "maskedPaths": sorted(MASKED_DIRECTORIES + MASKED_FILES),
+            "readonlyPaths": list(READ_ONLY),
         },
     }
     return json.dumps(document, indent="\t") + "\n"

@@ -5,7 +5,6 @@ identity, capabilities, no_new_privs, filter, execve. Each takes away what the o
 """
 
 import posix as os
-from _signal import SIG_IGN, getsignal
 
 from runtime import capabilities
 from runtime.confinement import confine
@@ -15,18 +14,13 @@ from runtime.linux import (
     PR_SET_PDEATHSIG,
     SIGKILL,
 )
-from runtime.program import AT_FDCWD, EPERM, Program, text
+from runtime.program import EPERM, Program
 from runtime.seccomp_cache import filter_bytes
 from runtime.spec import DEFAULT_PATH, Spec
+from runtime.steps import emit_default_signals, emit_loopback, emit_unblocked, emit_working_directory
 from runtime.users import User
-from store.syscalls import RESOLVE_NO_MAGICLINKS, encode, open_how
+from store.syscalls import encode
 
-_UNCHANGEABLE = (SIGKILL, 19)
-_OF_LIBC = (32, 33)  # libc says nothing of these, and a caller may have had them ignored
-_SIG_DFL = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
-_SIG_SETMASK, _EMPTY_SET = 2, bytes(8)
-_SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, _TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
-_ENTERING = open_how(os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_NO_MAGICLINKS)
 _FIRST_CLOSED = 4  # 0, 1, 2 are the program's, 3 is the lifeline
 
 
@@ -65,17 +59,7 @@ class Command:
             call("dup3", lifeline, 3, os.O_CLOEXEC)
         # Before the working directory is entered, so that one of /proc/self/fd/N has nothing of the machine to lead to.
         call("close_range", _FIRST_CLOSED, 0xFFFFFFFF, 0, action="close descriptors")
-        # Nor through the caller's own descriptors, if one of them is a directory: "magic" links are not followed at all.
-        directory = call(
-            "openat2",
-            AT_FDCWD,
-            text(self.cwd),
-            _ENTERING,
-            len(_ENTERING),
-            action="change to the working directory",
-            path=self.cwd,
-        )
-        call("fchdir", directory, action="change to the working directory", path=self.cwd)
+        emit_working_directory(program, self.cwd)
         confine(
             program,
             self.user,
@@ -87,20 +71,18 @@ class Command:
         # Again: a change of identity clears it. And if the parent died in between, nobody holds the pipe's other end any more.
         call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
         call("write", 3, b"\0", 1, action="find the parent alive")
-        call("rt_sigprocmask", _SIG_SETMASK, _EMPTY_SET, None, len(_EMPTY_SET))
+        emit_unblocked(program)
         environment = [encode(f"{name}={value}") for name, value in self.env.items()]
         program.execute(self.candidates(), [encode(word) for word in self.argv], environment)
 
 
 def emit_birth(program: Program, joined: list[int]) -> None:
-    """Add the first steps: no signal ignored (execve resets handlers, not that), no outliving the parent, no tracing by
+    """Add the first steps: no signal ignored, no outliving the parent, no tracing by
     others, and into the control groups.
 
     `joined` are descriptors of the v1 `tasks` files: a task that writes 0 there moves itself, without the wait of any other way.
     """
-    for number in range(1, 65):
-        if number not in _UNCHANGEABLE and (number in _OF_LIBC or getsignal(number) == SIG_IGN):
-            program.call("rt_sigaction", number, _SIG_DFL, None, 8)
+    emit_default_signals(program)
     program.call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     program.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
     program.call("setsid", tolerated=(EPERM,))
@@ -114,15 +96,4 @@ def emit_identity(program: Program, spec: Spec) -> None:
     name = encode(spec.hostname)
     program.call("sethostname", name, len(name), path=spec.hostname)
     if spec.network == "none":
-        sock = program.call("socket", _AF_INET, _SOCK_DGRAM_CLOEXEC, 0)
-        # struct ifreq: 16 bytes of name, then the flags as a short; the kernel reads 40 bytes. See netdevice(7).
-        request = b"lo".ljust(16, b"\0") + _IFF_UP.to_bytes(2, "little") + bytes(22)
-        program.call("ioctl", sock, _SIOCSIFFLAGS, request, action="bring up lo")
-
-
-def emit_stdio(program: Program, stdio: tuple[int, ...], *, terminal: bool) -> None:
-    """Add the three descriptors, each above 2 (none: they are in their place); a terminal becomes the session's."""
-    for number, fd in enumerate(stdio):
-        program.call("dup3", fd, number, 0)
-    if terminal:
-        program.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
+        emit_loopback(program)

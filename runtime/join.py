@@ -5,19 +5,15 @@ import os
 from runtime import linux
 from runtime.attach import Copies
 from runtime.cgroups import Cgroup
-from runtime.container import Forwarding, above, error_of
-from runtime.entry import Command, emit_birth, emit_stdio
+from runtime.container import Forwarding, error_of
+from runtime.entry import Command, emit_birth
+from runtime.joining import emit_joining, open_root, open_terminal_in, spawn_in
 from runtime.lifecycle import not_running, process_of
 from runtime.program import Program
-from runtime.spawn import spawn
 from runtime.spec import Outcome, Spec
 from runtime.state import Container
+from runtime.steps import emit_stdio
 from runtime.users import resolve
-from store.errors import SetupFailed
-from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
-
-_JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
-_PTMX = os.makedev(5, 2)
 
 
 def run(
@@ -81,46 +77,29 @@ def _start(
     with process_of(container) as pidfd:
         try:
             try:
-                root = os.open(f"/proc/{container.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                opened.append(root)
-                linux.pidfd_send_signal(pidfd, 0)  # alive after its root was opened: the root is its own, no later process'
-            except (ProcessLookupError, FileNotFoundError) as err:
+                root = open_root(container.pid, pidfd)
+            except ProcessLookupError as err:
                 raise not_running(container) from err
+            opened.append(root)
             command = Command(spec, resolve(root, user), argv, spec.env, cwd)
             program = Program()
             group = Cgroup(container.id)
             joined = group.open_to_join()
             opened += joined
             emit_birth(program, joined)
-            program.call("setns", pidfd, _JOINED, action="join the container's namespaces")
-            # setns enters the namespace's root, which is the container's only where box itself runs in no chroot.
-            program.call("fchdir", root, action="enter the container's root")
-            program.call("chroot", b".\0", action="enter the container's root")
-            program.call("umask", 0o022)
+            emit_joining(program, pidfd, root)
             if terminal:
-                from runtime.terminal import open_terminal
-
-                devpts = openat2(root, "dev/pts", os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-                opened.append(devpts)
-                if os.stat("ptmx", dir_fd=devpts, follow_symlinks=False).st_rdev != _PTMX:
-                    raise SetupFailed("open a terminal", 0, "the container's /dev/pts is no devpts", path="/dev/pts/ptmx")
-                master, slave = open_terminal(devpts)
+                master, slave = open_terminal_in(root)
                 opened.append(slave)
                 stdio = (slave, slave, slave)
-            emit_stdio(program, above(stdio, opened), terminal=terminal)
+            emit_stdio(program, stdio, opened, terminal=terminal)
             reader, writer = os.pipe2(os.O_CLOEXEC)
             opened += (reader, writer)
             command.emit(program, writer)
             directory = group.open_for_clone()
             if directory is not None:
                 opened.append(directory)
-            own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-            opened.append(own)
-            linux.setns(pidfd, linux.CLONE_NEWPID)  # of the children to come
-            try:
-                pid, failure = spawn(program, 0, directory)
-            finally:
-                linux.setns(own, linux.CLONE_NEWPID)
+            pid, failure = spawn_in(pidfd, program, 0, directory)
             if failure is not None:
                 os.waitpid(pid, 0)
                 raise error_of(failure, command, root)

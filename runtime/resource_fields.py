@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-U16, U32, I64, U64 = (1 << 16) - 1, (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1
+U32, I64, U64 = (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1
 
 
 class Write:

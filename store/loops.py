@@ -7,7 +7,7 @@ from store.errors import StoreError
 
 _CTL_GET_FREE = 0x4C82
 _CONFIGURE = 0x4C0A  # Linux 5.8
-_READ_ONLY, _AUTOCLEAR, _DIRECT = 1, 4, 16
+_READ_ONLY, _AUTOCLEAR = 1, 4
 _CONFIG_SIZE = 8 + 232 + 64  # struct loop_config: fd, block_size; struct loop_info64; reserved
 _FLAGS_AT = 8 + 52
 _TRIES = 64

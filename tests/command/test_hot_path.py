@@ -60,6 +60,7 @@ OURS = {
     "runtime.seccomp_cache",
     "runtime.spawn",
     "runtime.spec",
+    "runtime.steps",
     "runtime.users",
     "store",
     "store.erofs_mount",

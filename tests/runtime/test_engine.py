@@ -384,3 +384,22 @@ def test_run_passes_signals_on(bundles: Bundles) -> None:
         assert running.stdout.read() == "got\n"
         assert running.wait(20) == 3
     assert bundles.ids() == []
+
+
+def test_run_keeps_a_signal_that_comes_before_it_is_back_from_start(bundles: Bundles) -> None:
+    bundle = bundles.make("sh", "-c", 'trap "echo got; exit 3" TERM; echo ready; while :; do sleep 0.01; done')
+    bundle.change("hooks_poststart", [{"path": "/bin/sleep", "args": ["sleep", "0.5"]}])
+    command = [BOX_RUNTIME, "--root", bundles.root, "run", "--bundle", bundle.write(), "one"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(20) == 3
+        assert running.stdout.read() == "got\n"
+
+
+def test_nothing_of_the_environment_is_needed(bundles: Bundles) -> None:
+    bundle = bundles.make("sh", "-c", "sleep 1000")
+    bundle.run("one", "--detach", env={})
+    assert bundles.box("exec", "one", "echo", "said", env={}).stdout == "said\n"
+    bundles.box("delete", "--force", "one", env={})

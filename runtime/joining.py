@@ -1,0 +1,61 @@
+"""Into a container that runs: what `exec` of box and of box-runtime have in common. Hot for `exec`."""
+
+import posix as os
+
+from runtime import linux
+from runtime.program import Failure, Program
+from runtime.spawn import spawn
+from store.errors import SetupFailed
+from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+
+_JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
+_PTMX = os.makedev(5, 2)
+
+
+def open_root(pid: int, pidfd: int) -> int:
+    """A descriptor of the root of the process `pid`, which `pidfd` is open on. ProcessLookupError when it has ended."""
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as err:
+        raise ProcessLookupError(*err.args) from err
+    try:
+        linux.pidfd_send_signal(pidfd, 0)  # alive after its root was opened: the root is its own, no later process'
+    except BaseException:
+        os.close(root)
+        raise
+    return root
+
+
+def emit_joining(program: Program, pidfd: int, root: int) -> None:
+    """Add the steps into the namespaces (all but pid, see `spawn_in`) of the process behind `pidfd`, and into its root."""
+    program.call("setns", pidfd, _JOINED, action="join the container's namespaces")
+    # setns enters the namespace's root, which is the container's only where box itself runs in no chroot.
+    program.call("fchdir", root, action="enter the container's root")
+    program.call("chroot", b".\0", action="enter the container's root")
+    program.call("umask", 0o022)
+
+
+def open_terminal_in(root: int) -> tuple[int, int]:
+    """A new terminal of the container whose root this is: its master and its slave. SetupFailed without a devpts there."""
+    from runtime.terminal import open_terminal
+
+    devpts = openat2(root, "dev/pts", os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+    try:
+        if os.stat("ptmx", dir_fd=devpts, follow_symlinks=False).st_rdev != _PTMX:
+            raise SetupFailed("open a terminal", 0, "the container's /dev/pts is no devpts", path="/dev/pts/ptmx")
+        return open_terminal(devpts)
+    finally:
+        os.close(devpts)
+
+
+def spawn_in(namespace: int, program: Program, flags: int = 0, cgroup: int | None = None) -> "tuple[int, Failure | None]":
+    """`spawn` into another pid namespace: `namespace` is a descriptor of it, or a process' pidfd."""
+    own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        linux.setns(namespace, linux.CLONE_NEWPID)  # of the children to come
+        try:
+            return spawn(program, flags, cgroup)
+        finally:
+            linux.setns(own, linux.CLONE_NEWPID)
+    finally:
+        os.close(own)
