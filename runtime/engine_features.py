@@ -50,9 +50,9 @@ def _seccomp() -> "dict[str, Any]":
 
 def example() -> str:
     """A config.json for a shell in the directory `rootfs`, as `runc spec` writes one."""
-    from runtime.rootfs import MASKED_DIRECTORIES, MASKED_FILES, READ_ONLY
-
     import json
+
+    from runtime.rootfs import MASKED_DIRECTORIES, MASKED_FILES, READ_ONLY
 
     capabilities = ["CAP_" + name for name in _DEFAULT]
     document = {
