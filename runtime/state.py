@@ -10,6 +10,7 @@ from runtime.journal import chosen_name, reap
 from runtime.records import read
 from runtime.spec import Bind, Spec, Tmpfs
 from store.errors import ContainerMissing, RunError
+from store.format import check_format
 from store.record import Record
 
 STATUSES = ("created", "running", "stopped")
@@ -82,7 +83,9 @@ class Containers:
         reap(self.root)
 
     def all(self) -> list[Container]:
-        """Every container, the newest first, what was left behind cleared up before."""
+        """Every container, the newest first, what was left behind cleared up before. FormatTooNew when a newer box wrote the
+        store."""
+        check_format(self.root)
         self.reap()
         return self.recorded()
 

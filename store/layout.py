@@ -10,16 +10,15 @@ from store.blobs import Blobs
 from store.digest import OCI_INDEX, Digest, digest_of_name
 from store.documents import canonical
 from store.drafts import Drafts, sync_directory
-from store.errors import BlobMissing, FormatTooNew, StoreError
+from store.errors import BlobMissing, StoreError
 from store.faults import Attempt
+from store.format import FORMAT, check_format
 from store.images import Image, Images, Layer
 from store.leases import Lease
 from store.locks import Lock
-from store.prepared import read_text
 from store.references import Named, References
 from store.snapshots import Driver
 
-FORMAT = 1
 RESERVE = 128 << 10
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _DIRECTORIES = (
@@ -55,12 +54,9 @@ class Store:
         root = os.path.abspath(root)
         store = cls(root, driver)
         with Attempt(f"open the store {root}"):
-            try:
-                version = read_text(f"{root}/format")
-            except (FileNotFoundError, NotADirectoryError):
+            if not check_format(root):
                 store._create()
                 return store
-            _check_format(version, root)
             _check_owner(root)
             store.drafts.sweep()
             if os.path.isdir(f"{root}/mounts") and os.listdir(f"{root}/mounts"):
@@ -201,8 +197,7 @@ class Store:
     def _create(self) -> None:
         os.makedirs(self.root, mode=0o700, exist_ok=True)
         with Lock(self.root):
-            if os.path.lexists(f"{self.root}/format"):  # another command was first
-                _check_format(read_text(f"{self.root}/format"), self.root)
+            if check_format(self.root):  # another command was first
                 return
             strangers = sorted(set(os.listdir(self.root)) - _KNOWN)
             if strangers:
@@ -230,17 +225,6 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
-
-
-def _check_format(text: str, root: str) -> None:
-    version = text.strip()
-    if not (version.isascii() and version.isdigit() and len(version) < 10) or int(version) < 1:
-        raise StoreError(f"{root}/format is damaged: {version[:40]!r}", hint="if this is a store of box, it should say 1")
-    if int(version) > FORMAT:
-        raise FormatTooNew(
-            f"the store {root} has format {int(version)}; this box knows {FORMAT}",
-            hint="use the newer box that wrote it, or another store with --root",
-        )
 
 
 def _check_owner(root: str) -> None:

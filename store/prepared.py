@@ -10,6 +10,7 @@ Two derived files, written by references.py and prepare.py, never synced, made a
 import posix as os
 
 FORM = "box-prepared-1"
+FORMAT = "1"  # of the store: what ROOT/format says (store/format.py)
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 TYPE_CHECKING = False
@@ -49,12 +50,14 @@ class Prepared:
 def lookup(root: str, name: str) -> "Prepared | None":
     """The image `name` (`NAME` or `NAME:TAG`, exactly) of the store at `root`, or None.
 
-    None says only that the short way is closed: the name is not known, or is an id, or a derived file is missing or stale. The
-    caller then asks `prepare.prepare`, which knows why.
+    None says only that the short way is closed: the name is not known, or is an id, or a derived file is missing or stale, or the
+    store is of another box. The caller then asks `prepare.prepare`, which knows why.
     """
     if ":" not in name[name.rfind("/") + 1 :]:
         name += ":latest"
     try:
+        if read_text(root + "/format") != FORMAT + "\n":
+            return None
         known = read_text(root + "/references")
         manifest = _find(known, name)
         if manifest is None or known[: known.find("\n")] != signature(os.stat(root + "/index.json")):

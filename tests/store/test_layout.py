@@ -53,10 +53,10 @@ def test_a_newer_format_is_refused_untouched(root: str, version: str) -> None:
     assert _everything(Path(root)) == before
 
 
-@pytest.mark.parametrize("version", ["", "0", "-1", "one", "1.5", "9" * 50, "²"])
-def test_a_damaged_format_is_refused(root: str, version: str) -> None:
+@pytest.mark.parametrize("version", [b"", b"0", b"-1", b"one", b"1.5", b"9" * 50, "²".encode(), b"\xff\xfe", b"1\0", bytes(9)])
+def test_a_damaged_format_is_refused(root: str, version: bytes) -> None:
     Store.open(root)
-    Path(root, "format").write_text(version)
+    Path(root, "format").write_bytes(version)
     with pytest.raises(StoreError, match="damaged"):
         Store.open(root)
 
