@@ -8,7 +8,9 @@ gets one that depends on nothing but its content.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import cached_property
+from hashlib import sha256
 
 from store.archive_members import Members, feed
 from store.blobs import Readable
@@ -25,7 +27,7 @@ from store.digest import (
     Digest,
 )
 from store.documents import canonical, descriptor, list_at, parse, parse_object, text_at, texts_at
-from store.errors import ArchiveError, StoreError
+from store.errors import ArchiveError, BlobCorrupt, StoreError
 from store.images import Layer, choose, fit, parse_config, parse_manifest
 from store.layout import Store
 from store.record import Record
@@ -71,6 +73,7 @@ class _Loading:
         self._members = members
         self._path = path
         self._tars: dict[Digest, str] = {}
+        self._checked: set[tuple[Digest, Digest]] = set()
 
     def run(self) -> list[Named]:
         images = list(self._images())
@@ -82,7 +85,9 @@ class _Loading:
         for image in images:
             self._publish(image)
         for diff_id, path in self._tars.items():
-            self._store.tars.take(path, diff_id)
+            self._store.use(diff_id)
+            if not self._store.has_tar(diff_id):
+                self._store.tars.take(path, diff_id)
         self._store.blobs.sync()
         self._store.tars.sync()
         for image in images:
@@ -158,25 +163,53 @@ class _Loading:
                     arrival.settle(image.layers[:position], layer)
 
     def _check_layer(self, layer: Layer) -> None:
+        """BlobCorrupt unless the blob is what the image says; its tar is among those that are kept aside, or in the store."""
         blob = layer.descriptor
+        self._members.check(blob)
+        if not layer.compressed or (blob.digest, layer.diff_id) in self._checked:
+            return
         arrival = self._members.arrivals.get(blob.digest)
-        if layer.compressed and arrival is not None and arrival.diff_id == layer.diff_id:
-            self._members.check(blob)
-            self._tars[layer.diff_id] = arrival.path
+        if arrival is not None:
+            if arrival.diff_id != layer.diff_id:
+                raise BlobCorrupt(layer.diff_id, arrival.diff_id, where="the uncompressed layer")
+            self._tars.setdefault(layer.diff_id, arrival.path)
+        else:
+            self._unpack(layer)
+        self._checked.add((blob.digest, layer.diff_id))
+
+    def _unpack(self, layer: Layer) -> None:
+        """Decompress a layer that came as nobody could know it for one, or that only the store has."""
+        self._store.use(layer.diff_id)
+        there = layer.diff_id in self._tars or self._store.has_tar(layer.diff_id)
+        if there and (layer.descriptor.digest, layer.diff_id) in self._trusted:
             return
-        if not layer.compressed:
-            self._members.check(blob)
-            return
-        if layer.diff_id in self._tars:
-            return
-        with self._store.tars.draft() as draft, self._members.stream(blob.digest, blob.size) as source:
+        with self._members.stream(layer.descriptor.digest, layer.descriptor.size) as source:
             next_piece = feed(open_stream(source))
-            while piece := next_piece():
-                draft.write(piece)
-            draft.seal("", layer.diff_id)
-            path = f"{self._path}/tar-{layer.diff_id.hex}"
-            draft.set_aside(path)
+            if there:
+                hasher = sha256()
+                while piece := next_piece():
+                    hasher.update(piece)
+                if hasher.hexdigest() != layer.diff_id.hex:
+                    raise BlobCorrupt(layer.diff_id, f"sha256:{hasher.hexdigest()}", where="the uncompressed layer")
+                return
+            with self._store.tars.draft() as draft:
+                while piece := next_piece():
+                    draft.write(piece)
+                draft.seal("", layer.diff_id)
+                path = f"{self._path}/tar-{layer.diff_id.hex}"
+                draft.set_aside(path)
         self._tars[layer.diff_id] = path
+
+    @cached_property
+    def _trusted(self) -> frozenset[tuple[Digest, Digest]]:
+        """The compressed layers that the store's images have, each with its diff_id: what was loaded was checked."""
+        found: set[tuple[Digest, Digest]] = set()
+        for named in self._store.references.all():
+            with suppress(StoreError):
+                found.update(
+                    (layer.descriptor.digest, layer.diff_id) for layer in self._store.images.load(named.descriptor).layers
+                )
+        return frozenset(found)
 
     def _publish(self, image: _Found) -> None:
         for layer in image.layers:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from store.archive_known import known
 from store.arrivals import HEAD, Arrival, may_be_layer, receive
 from store.blobs import CHUNK, BlobReader, Readable
-from store.digest import Descriptor, Digest
+from store.digest import Descriptor, Digest, digest_of_name
 from store.documents import DOCUMENT_LIMIT
 from store.drafts import DirectoryDraft
 from store.errors import ArchiveError, BlobCorrupt, StoreError
@@ -93,13 +94,21 @@ class Members:
             self._small[member.digest] = data
             self._small_total += len(data)
         else:
-            member = self._spool(content)
+            member = self._take(name, size, content, expected)
         if expected is not None and expected != member.digest:
             raise BlobCorrupt(expected, member.digest, where=f"{name} of the archive")
         self._files[name] = member
 
-    def _spool(self, content: Callable[[], memoryview]) -> Member:
+    def _take(self, name: str, size: int, content: Callable[[], memoryview], expected: Digest | None) -> Member:
         pieces = _Pieces(content)
+        announced = expected or _announced(name)
+        if announced is None:
+            return self._spool(pieces)
+        head = pieces.head
+        with known(self._store.blobs, announced, size, pieces) as again:
+            return Member(announced, size, head[:6]) if again is None else self._spool(_Pieces(again))
+
+    def _spool(self, pieces: "_Pieces") -> Member:
         with self._store.blobs.draft() as draft:
             if may_be_layer(pieces.head):
                 digest, size, arrival = receive(self._store, pieces, pieces.head, draft, self._draft)
@@ -163,6 +172,7 @@ class Members:
         path = self._large.get(digest)
         if path is not None:
             return BlobReader(path, digest, size)
+        self._store.blobs.use(digest)
         if not self._store.blobs.has(digest):
             raise ArchiveError(f"the archive names blob {digest} and does not have it")
         return self._store.blobs.open_digest(digest, size)
@@ -184,12 +194,18 @@ class Members:
                 yield reader
 
     def publish(self, blob: Descriptor) -> None:
-        """Make it a blob of the store. It survives a crash after the next sync of the blobs, or (a small one) at once."""
+        """Make it a blob of the store. It survives a crash after the next sync of the blobs, or (a small one) at once.
+
+        BlobMissing or BlobCorrupt when the archive does not have it, nor the store, as it was announced.
+        """
         path = self._large.pop(blob.digest, None)
         if path is not None:
             self._store.blobs.take(path, blob.digest)
         elif blob.digest in self._small:
             self._store.blobs.put_bytes(self._small[blob.digest], blob.media_type)
+        else:
+            self._store.blobs.use(blob.digest)  # and only now is what one sees there sure to stay (store/leases.py)
+            self._store.blobs.open(blob).close()
 
 
 class _Pieces:
@@ -250,6 +266,11 @@ def _expected(name: str) -> Digest | None:
         return Digest.parse("sha256:" + name.removeprefix(_BLOBS))
     except StoreError as err:
         raise ArchiveError(f"{shown(os.fsencode(name))} of the archive is not named by a digest") from err
+
+
+def _announced(name: str) -> Digest | None:
+    """The digest that the name seems to give, as podman names the layers of a `docker-archive`: a guess."""
+    return digest_of_name(os.path.basename(name).removesuffix(".tar"))
 
 
 def _normal(path: str, name: str) -> str:

@@ -89,19 +89,24 @@ class Store:
 
         trees = OverlayDriver(f"{self.root}/snapshots", self.drafts, self.open_layer)
         copies = CopyDriver(f"{self.root}/copies", f"{self.root}/snapshots/empty", self.drafts, self.open_layer)
-        return [ErofsDriver(self.root, self.tars, self.open_layer, trees), trees, copies]
+        return [ErofsDriver(self, trees), trees, copies]
 
     def open_layer(self, layer: Layer) -> FileIO:
         """The layer's tar, or where that is missing its compressed blob: for `unpack`, which sees through the compression and
         verifies the diff_id."""
         with Attempt(f"read layer {layer.diff_id}"):
             if layer.compressed:
-                with suppress(FileNotFoundError):
-                    return FileIO(self.tars.path(layer.diff_id))
+                for blobs in (self.tars, self.blobs):  # an uncompressed blob of these bytes may be there for another image
+                    with suppress(FileNotFoundError):
+                        return FileIO(blobs.path(layer.diff_id))
             try:
                 return FileIO(self.blobs.path(layer.descriptor.digest))
             except FileNotFoundError as err:
                 raise BlobMissing(layer.descriptor.digest, hint="load, pull or build the image again") from err
+
+    def has_tar(self, diff_id: Digest) -> bool:
+        """Whether the uncompressed layer is there, in its own place or as a blob: for someone who has it in the lease."""
+        return self.tars.has(diff_id) or self.blobs.has(diff_id)
 
     def prepared(self) -> list[Digest]:
         """The manifests of the images that are prepared for `box run`."""

@@ -15,15 +15,13 @@ time to make one again, never a wrong file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from hashlib import sha256
-from io import FileIO
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from store.aside import AsideFile, digest_of
-from store.blobs import Blobs
 from store.digest import OCI_LAYER, Descriptor, Digest, digest_of_name
 from store.drafts import write_all
 from store.erofs_format import (
@@ -49,6 +47,9 @@ from store.snapshot_overlay import OverlayDriver
 from store.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 from store.tar_read import TarReader
 
+if TYPE_CHECKING:
+    from store.layout import Store
+
 STACK_LIMIT = 8
 """More indexes and trees than this are merged: each costs a container's start some 0.2 ms, and each look-up that fails."""
 
@@ -58,20 +59,16 @@ _TAR_AT = FIRST_BLOCK * BLOCK
 _ASIDE_BLOCK = 1 << 31
 _ASIDE_AT = _ASIDE_BLOCK * BLOCK
 
-OpenLayer = Callable[[Layer], FileIO]
-
 
 class ErofsDriver:
-    """See the module. `trees` keeps what build steps leave, `tars` the tars of compressed layers; `open_layer` gives any tar."""
+    """See the module. `trees` keeps what build steps leave."""
 
     name = "erofs"
 
-    def __init__(self, root: str, tars: Blobs, open_layer: OpenLayer, trees: OverlayDriver) -> None:
-        self._root = root
-        self._directory = f"{root}/indexes"
-        self._tars = tars
-        self.drafts = tars.drafts
-        self._open_layer = open_layer
+    def __init__(self, store: Store, trees: OverlayDriver) -> None:
+        self._store = store
+        self._directory = f"{store.root}/indexes"
+        self.drafts = store.drafts
         self._trees = trees
 
     @cached_property
@@ -125,7 +122,7 @@ class ErofsDriver:
             if reason is None and layers == 1:
                 reason = self._difference(layer, below, path)
             if reason is not None:
-                return f"{path.removeprefix(self._root + '/')}: {reason}"
+                return f"{path.removeprefix(self._store.root + '/')}: {reason}"
         return None
 
     def delete(self, chain_id: str) -> None:
@@ -207,7 +204,7 @@ class ErofsDriver:
             return os.strerror(err.errno or 0).lower()
 
     def _difference(self, layer: Layer, below: Sequence[Layer], path: str) -> str | None:
-        with IndexMaking(self, below) as making, self._open_layer(layer) as source:
+        with IndexMaking(self, below) as making, self._store.open_layer(layer) as source:
             made = making.build(layer, read_layer(source, making, layer))
         with open(path, "rb", buffering=0) as file:
             return None if file.readall() == made else "it is not what the layer's tar makes"
@@ -215,14 +212,14 @@ class ErofsDriver:
     def _make(self, chain: Sequence[Layer]) -> None:
         """Make the index of the topmost layer of `chain` from its tar."""
         layer = chain[-1]
-        with self.begin(chain[:-1]) as making, self._open_layer(layer) as source:
-            if not layer.compressed or self._tars.has(layer.diff_id):
+        with self.begin(chain[:-1]) as making, self._store.open_layer(layer) as source:
+            if not layer.compressed or self._store.has_tar(layer.diff_id):
                 size = read_layer(source, making, layer)
             else:  # only its compressed blob is there, which no device can be
-                with self._tars.draft() as draft:
+                with self._store.tars.draft() as draft:
                     size = read_layer(source, making, layer, keep=draft.fileno())
                     draft.publish(Descriptor(OCI_LAYER, layer.diff_id, size))
-                self._tars.sync()
+                self._store.tars.sync()
             making.publish(layer, size)
 
     def _merge(self, chain: Sequence[Layer], parts: list[tuple[int, str | None]]) -> list[tuple[int, str | None]]:

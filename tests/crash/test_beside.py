@@ -7,17 +7,19 @@ it has to wait for the one, that goes on first.
 import io
 import itertools
 import os
+import tarfile
 import threading
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 import pytest
 
 from store import collect, fsck
+from store.archive import load, save
 from store.collect import delete_image, forget_images, gc
 from store.digest import Digest
-from store.errors import BoxError, StoreError
+from store.errors import ArchiveError, BlobMissing, BoxError, StoreError
 from store.layout import Store
 from tests.crash.actions import act, build, in_use, put, tar_of
 from tests.crash.injection import CALLS, Injection
@@ -173,6 +175,49 @@ def test_an_image_that_is_deleted_at_any_call_of_a_build_on_it_does_no_harm(top:
         return whole(store, "kept:latest", *(["upper:latest"] if "upper:latest" in names(store) else []))
 
     assert Beside(scene, one, other, each).run() == []
+
+
+def partial(directory: Path, text: bytes, left_out: str) -> bytes:
+    """An archive of the image `app` with this text that names some of its blobs and does not have them."""
+    store = Store.open(str(directory / "source"), "overlay")
+    put(store, "app", text)
+    image = store.images.load(store.references.get("app"))
+    out = {"layer": {image.layers[0].diff_id}, "all but the manifest": {image.layers[0].diff_id, image.id}}
+    gone = {
+        f"blobs/sha256/{digest.hex}" for digest in out.get(left_out, {image.layers[0].diff_id, image.id, image.descriptor.digest})
+    }
+    whole_one, part = io.BytesIO(), io.BytesIO()
+    save(store, ["app"], whole_one)
+    whole_one.seek(0)
+    with tarfile.open(fileobj=whole_one) as given, tarfile.open(fileobj=part, mode="w") as made:
+        for member in given:
+            if member.name not in gone:
+                made.addfile(member, given.extractfile(member))
+    return part.getvalue()
+
+
+@pytest.mark.parametrize("left_out", ["layer", "all but the manifest", "all"])
+def test_an_archive_without_what_is_deleted_at_any_call_of_its_load_is_loaded_whole_or_refused(top: Path, left_out: str) -> None:
+    scene = Scene(top, "gc")
+    data = partial(top, b"old", left_out)
+    outcomes = set()
+
+    def one(store: Store) -> None:
+        try:
+            load(store, io.BytesIO(data))
+            outcomes.add("loaded")
+        except (ArchiveError, BlobMissing) as err:
+            assert "does not have it" in err.message or "is not in the store" in err.message, err.message
+            outcomes.add("refused")
+
+    def other(store: Store) -> None:
+        with suppress(BoxError):
+            delete_image(store, "app", used=in_use(store))
+        collected(store)
+
+    beside = Beside(scene, one, other, lambda store: whole(store, "kept:latest"))
+    assert beside.run() == []
+    assert outcomes == {"loaded", "refused"}
 
 
 def run_beside_rmi(top: Path, mutant: str = "") -> Beside:

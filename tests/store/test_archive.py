@@ -2,10 +2,12 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import json
 import lzma
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -16,8 +18,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from store import fsck
 from store.archive import load, load_directory, save
-from store.digest import OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Digest
+from store.collect import delete_image, gc
+from store.digest import OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Descriptor, Digest
 from store.documents import canonical
 from store.errors import BlobCorrupt, StoreError
 from store.images import host_architecture, stack
@@ -216,6 +220,117 @@ def test_a_layer_that_docker_saved_compressed_is_loaded(store: Store, other: Sto
     (found,) = other.images.load(other.references.get("app:1")).layers
     assert (found.descriptor.media_type, found.diff_id) == (OCI_LAYER_GZIP, Digest.of(tar))
     assert [digest for digest, _ in other.tars.all()] == [Digest.of(tar)]
+
+
+def files_of(store: Store) -> dict[str, tuple[int, int]]:
+    """Which file each blob and each tar is, and when it was written last."""
+    found = {}
+    for folder in ("blobs/sha256", "layers"):
+        for name in os.listdir(f"{store.root}/{folder}"):
+            status = os.stat(f"{store.root}/{folder}/{name}")
+            found[f"{folder}/{name}"] = (status.st_ino, status.st_mtime_ns)
+    return found
+
+
+def written(written_to: int) -> int:
+    """The bytes that this process has given to files so far."""
+    with open("/proc/self/io") as file:
+        return int(next(line for line in file if line.startswith("wchar:")).split()[1]) - written_to
+
+
+def gzipped(store: Store, name: str, *contents: Mapping[str, bytes]) -> Descriptor:
+    """An image whose layers are compressed."""
+    plain = store.images.load(put_image(store, name, *contents)).layers
+    layers = [
+        (store.blobs.put_bytes(compressed(layer_tar(files)), OCI_LAYER_GZIP), layer.diff_id)
+        for files, layer in zip(contents, plain, strict=True)
+    ]
+    made = store.images.create(CONFIG, stack(layers))
+    store.references.set(name, made)
+    return made
+
+
+NOISE = random.Random(1).randbytes(3 << 20)
+
+
+@pytest.mark.parametrize("kind", ["plain", "gzip"])
+def test_a_base_that_is_there_is_not_written_again(store: Store, other: Store, kind: str) -> None:
+    put = put_image if kind == "plain" else gzipped
+    put(store, "base", {"big": NOISE})
+    put(store, "app", {"big": NOISE}, {"own": b"1"})
+    loaded(other, saved(store, "base"))
+    before, data = files_of(other), saved(store, "app", "base")
+    bytes_before = written(0)
+    loaded(other, data)
+    assert written(bytes_before) < 200_000
+    assert {name: there for name, there in files_of(other).items() if name in before} == before
+    assert damage(other.root) == []
+
+
+def test_a_base_that_podman_names_by_its_digest_is_not_written_again(store: Store, other: Store) -> None:
+    put_image(store, "app:1", {"big": NOISE})
+    files = docker_archive(store, "app:1")
+    old = next(name for name in files if name.endswith("layer.tar") and isinstance(files[name], bytes))
+    layer = Digest.of(files.pop(old)).hex  # type: ignore[arg-type]
+    files[f"{layer}.tar"] = layer_tar({"big": NOISE})
+    files["manifest.json"] = files["manifest.json"].replace(old.encode(), f"{layer}.tar".encode())  # type: ignore[union-attr, arg-type]
+    loaded(other, archive(files))
+    before = files_of(other)
+    bytes_before = written(0)
+    loaded(other, archive(files))
+    assert written(bytes_before) < 200_000
+    assert files_of(other) == before
+
+
+def test_a_tar_that_is_there_as_a_blob_is_not_kept_twice(store: Store, other: Store) -> None:
+    plain = put_image(other, "plain", {"big": NOISE})
+    gzipped(store, "app", {"big": NOISE}, {"own": b"1"})
+    loaded(other, saved(store, "app"))
+    shared = other.images.load(plain).layers[0].diff_id
+    assert shared not in [digest for digest, _ in other.tars.all()]
+    image = other.images.load(other.references.get("app"))
+    tree = other.snapshots.view(image.layers)
+    try:
+        assert seen.tree(f"/proc/self/fd/{tree}")[b"big"].content == hashlib.sha256(NOISE).digest()
+    finally:
+        os.close(tree)
+    delete_image(other, "plain")
+    gc(other)
+    assert other.blobs.has(shared)  # the other image stands on it
+    other.snapshots.delete(image.layers[0].chain_id)
+    os.close(other.snapshots.view(image.layers))
+    assert fsck.check(other).damaged == ()
+
+
+@pytest.mark.parametrize("at", [0, 1 << 20, (3 << 20) + 100])
+def test_a_damaged_blob_is_written_again_by_a_load(store: Store, other: Store, at: int) -> None:
+    image = put_image(store, "app", {"big": NOISE})
+    data = saved(store, "app")
+    loaded(other, data)
+    blob = Path(other.blobs.path(other.images.load(image).layers[0].diff_id))
+    damaged = bytearray(blob.read_bytes())
+    damaged[at] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(damaged)
+    assert damage(other.root) != []
+    loaded(other, data)
+    assert damage(other.root) == []
+    blob.write_bytes(damaged[:-512])
+    loaded(other, data)
+    assert damage(other.root) == []
+
+
+def test_a_compressed_layer_that_is_not_what_the_config_says_is_refused_beside_one_that_is(store: Store, other: Store) -> None:
+    """Its diff_id is known already, from another layer of the archive or of the store."""
+    right = store.images.load(gzipped(store, "right", {"big": BIG})).layers[0]
+    wrong = store.blobs.put_bytes(gzip.compress(layer_tar({"big": BIG[1:]}), mtime=0), OCI_LAYER_GZIP)
+    store.references.set("wrong", store.images.create(CONFIG, stack([(wrong, right.diff_id)])))
+    for names_saved in (["right", "wrong"], ["wrong"]):
+        before = files_of(other)
+        with pytest.raises(BlobCorrupt):
+            load(other, io.BytesIO(saved(store, *names_saved)))
+        assert files_of(other) == before
+        loaded(other, saved(store, "right"))
 
 
 SPELLINGS: dict[str, tuple[dict[str, str], str | None]] = {
