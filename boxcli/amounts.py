@@ -44,6 +44,16 @@ def size(count: int) -> str:
     raise AssertionError
 
 
+def binary_size(count: int) -> str:
+    """Bytes in units of 1024, four digits: 12.34MiB."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1023.95 or unit == "TiB":
+            return f"{amount:.4g}{unit}"
+        amount /= 1024
+    raise AssertionError
+
+
 def stamp(when: float) -> str:
     """Unix time as RFC 3339 in UTC, to the nanosecond that a float holds; the zero time of Go for 0."""
     if not when:

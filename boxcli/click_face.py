@@ -23,10 +23,8 @@ WRONG_USAGE = 2
 
 SECTIONS = (
     ("Build and run", ("build", "run", "exec")),
-    (
-        "Containers",
-        ("create", "start", "restart", "ps", "logs", "attach", "stop", "kill", "rename", "rm", "wait", "inspect"),
-    ),
+    ("Containers", ("create", "start", "restart", "stop", "kill", "pause", "unpause", "wait", "update", "rename", "rm")),
+    ("Look at containers", ("ps", "logs", "attach", "inspect", "top", "stats")),
     ("Images", ("images", "tag", "rmi", "history", "save", "load", "import")),
     ("Files", ("diff", "blame", "cp", "export", "mount", "umount")),
     ("Store", ("df", "gc", "prune", "fsck")),

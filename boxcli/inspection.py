@@ -40,6 +40,8 @@ def container(root: str, name: str) -> dict[str, Any]:
 
     found = Containers(root).find(name)
     config = found.record
+    resources = config.get("resources", {})
+    memory, cpu = resources.get("memory", {}), resources.get("cpu", {})
     return {
         "Id": found.id,
         "Name": found.name,
@@ -49,6 +51,7 @@ def container(root: str, name: str) -> dict[str, Any]:
         "State": {
             "Status": word(found),
             "Running": found.status == "running",
+            "Paused": found.paused,
             "Pid": found.pid or 0,
             "ExitCode": found.exit_status or 0,
             "OOMKilled": bool(found.oom),
@@ -73,7 +76,12 @@ def container(root: str, name: str) -> dict[str, Any]:
             "ReadonlyRootfs": config["read_only"],
             "AutoRemove": config["removed"],
             "Memory": config["memory"] or 0,
+            "MemoryReservation": memory.get("reservation", 0),
+            "MemorySwap": memory.get("swap", 0),
             "NanoCpus": int((config["cpus"] or 0) * 1e9),
+            "CpuShares": cpu.get("shares", 0),
+            "CpusetCpus": cpu.get("cpus", ""),
+            "CpusetMems": cpu.get("mems", ""),
             "PidsLimit": config["pids_limit"],
             "ShmSize": config["shm_size"],
             "ExtraHosts": config["add_hosts"],

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # In the order of `box help`.
 VERBS = (
-    "build", "run", "exec", "create", "start", "restart", "ps", "logs", "attach", "stop", "kill", "rename", "rm", "wait",
-    "inspect",
+    "build", "run", "exec", "create", "start", "restart", "ps", "logs", "attach", "stop", "kill", "pause", "unpause",
+    "rename", "rm", "wait", "inspect", "top", "stats", "update",
     "images", "tag", "rmi", "history", "save", "load", "import",
     "df", "gc", "prune", "fsck",
     "diff", "blame", "cp", "export", "mount", "umount",

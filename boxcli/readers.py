@@ -25,6 +25,25 @@ def count(text: str) -> int:
     return number
 
 
+def limit(text: str) -> int:
+    """A whole number above zero, or -1 for no limit."""
+    return -1 if text == "-1" else count(text)
+
+
+def size_or_none(text: str) -> int:
+    """A size in bytes, or -1 for no limit."""
+    return -1 if text == "-1" else size(text)
+
+
+def processors(text: str) -> str:
+    """A list of processors or memory nodes: 0-3,7."""
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if whole(first) > whole(last if dash else first):
+            raise ValueError(f"{part!r} goes backwards")
+    return text
+
+
 def size(text: str) -> int:
     """A size in bytes: 4096, 64k, 64m, 1g, 64MiB, 1GiB, 1.5g. A unit is a power of 1024 however it is written."""
     low = text.lower()

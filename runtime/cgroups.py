@@ -10,17 +10,23 @@ import posix as os
 import time
 
 from runtime.linux import SIGKILL
-from store.errors import SetupFailed
+from store.errors import BoxError, SetupFailed
 from store.syscalls import exists
 
 MOUNT_POINT = "/sys/fs/cgroup"
 FOLDER = "box"
 _PERIOD = 100_000  # microseconds in which a cpu quota is counted
 _V1_ALWAYS = ("pids", "devices")
-_V1_ALL = (*_V1_ALWAYS, "memory", "cpu")
+_V1_ALL = (*_V1_ALWAYS, "memory", "cpu", "cpuset", "freezer")
 # null zero full random urandom tty console ptmx, and the terminals of devpts (major 136); everything else is denied first.
 _DEVICES = ("c 1:3", "c 1:5", "c 1:7", "c 1:8", "c 1:9", "c 5:0", "c 5:1", "c 5:2", "c 136:*")
 _NODES = ("c *:* m", "b *:* m")  # making a node is harmless where it cannot be opened
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 
 def is_v2(mount_point: str = MOUNT_POINT) -> bool:
@@ -56,24 +62,33 @@ class Cgroup:
             self.paths = paths if controllers else {name: path for name, path in paths.items() if exists(path)}
 
     @classmethod
-    def create(cls, identity: str, limits: Limits) -> "Cgroup":
-        """Make the groups with their limits. On error nothing is left of them. Raises SetupFailed."""
+    def create(cls, identity: str, limits: Limits, resources: "Mapping[str, Any] | None" = None) -> "Cgroup":
+        """Make the groups with their limits, and with those of `resources` (runtime.limits). On error nothing is left of them.
+        Raises SetupFailed, RunError."""
         controllers: tuple[str, ...] = _V1_ALWAYS
         if limits.memory is not None:
             controllers += ("memory",)
         if limits.cpus is not None:
             controllers += ("cpu",)
+        if resources:
+            from runtime.limits import controllers_of
+
+            controllers = tuple(dict.fromkeys((*controllers, *controllers_of(resources))))
         group = cls(identity, controllers)
         try:
             for controller, path in list(group.paths.items()):
-                if not _make(path, controller):
+                if not make(path, controller):
                     del group.paths[controller]
             group._limit(limits)
+            if resources:
+                from runtime.limits import apply
+
+                apply(group.paths, resources)
         except OSError as err:
             group.delete()
             hint = "box needs to be root, with the cgroup file system writable" if err.errno in (1, 2, 13, 30) else ""
             raise SetupFailed("create cgroup", err.errno or 0, err.strerror or "", path=str(err.filename), hint=hint) from err
-        except SetupFailed:
+        except BoxError:
             group.delete()
             raise
         return group
@@ -145,6 +160,8 @@ class Cgroup:
                     os.kill(pid, SIGKILL)
                 except ProcessLookupError:
                     continue
+            if "freezer" in self.paths:
+                _write(self.paths["freezer"] + "/freezer.state", "THAWED")  # v1: what is frozen does not die
             if time.monotonic() > deadline:
                 raise SetupFailed(
                     "kill the container's processes",
@@ -172,7 +189,7 @@ class Cgroup:
                     break
 
 
-def _make(path: str, controller: str) -> bool:
+def make(path: str, controller: str) -> bool:
     """Make a group, and the folder of all groups where it is the first; False where a controller is missing that box can do
     without."""
     try:

@@ -12,7 +12,7 @@ from runtime import linux
 from runtime.capabilities import SYS_CHROOT
 from runtime.cgroups import Cgroup, Limits
 from runtime.entry import Command, emit_birth, emit_identity
-from runtime.journal import Journal, reap
+from runtime.journal import REGROUPED, Journal, reap
 from runtime.program import Failure, Program
 from runtime.rootfs import Rootfs, make_skeleton
 from runtime.spawn import spawn
@@ -21,6 +21,7 @@ from runtime.steps import emit_stdio
 from runtime.users import resolve
 from store.erofs_mount import root_of
 from store.errors import BoxError, RunError, SetupFailed
+from store.syscalls import exists
 
 # HUP INT QUIT USR1 USR2 TERM CONT: what a user may send to box and means for the container.
 FORWARDED = (1, 2, 3, 10, 12, 15, 18)
@@ -58,12 +59,19 @@ class Process:
         _, wait_status = os.waitpid(self.pid, 0)
         self.pid = 0
         outcome = Outcome(wait_status)
-        if self.group is not None:
+        group = self._groups()
+        if group is not None:
             if outcome.status:
-                outcome.oom = self.group.oom_kills() > 0
-                outcome.pids_refused = self.group.pids_refused()
-            self.group.delete()
+                outcome.oom = group.oom_kills() > 0
+                outcome.pids_refused = group.pids_refused()
+            group.delete()
         return outcome
+
+    def _groups(self) -> Cgroup | None:
+        """All its control groups, those too that somebody gave it while it ran (runtime.regroup)."""
+        if self.group is not None and exists(f"{self.journal.path}/{REGROUPED}"):
+            self.group = Cgroup(self.spec.id)
+        return self.group
 
     def record(self, outcome: Outcome) -> None:
         """The other half: leave its record, or with `removed` nothing."""
@@ -81,10 +89,13 @@ class Process:
                 os.kill(self.pid, linux.SIGKILL)
             except ProcessLookupError:
                 pass
+        group = self._groups()
+        if group is not None:
+            group.kill()  # before it is waited for: what is frozen does not die
+        if self.pid:
             os.waitpid(self.pid, 0)
-        if self.group is not None:
-            self.group.kill()
-            self.group.delete()
+        if group is not None:
+            group.delete()
         self.journal.abandon()
 
 
@@ -161,7 +172,7 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
     """
     process = Process(spec, journal)
     try:
-        process.group = Cgroup.create(spec.id, Limits(spec.pids_limit, spec.memory, spec.cpus))
+        process.group = Cgroup.create(spec.id, Limits(spec.pids_limit, spec.memory, spec.cpus), spec.resources)
         failed = _bear(process, process.group, stdio, by_chroot=False)
         if failed is not None and isinstance(failed, SetupFailed) and (failed.action, failed.errno) == ("pivot_root", _EINVAL):
             os.waitpid(process.pid, 0)

@@ -187,7 +187,7 @@ class ContainerCgroup:
             at = top
             for name in directory[len(top) + 1 :].split("/"):
                 if controller == UNIFIED and not optional:
-                    _enable(at)
+                    enable(at)
                 at += "/" + name
                 try:
                     os.mkdir(at, 0o755)
@@ -197,7 +197,7 @@ class ContainerCgroup:
                     if at == directory:
                         made[controller] = directory
                 if controller == "cpuset":
-                    _inherit(at)
+                    inherit(at)
         except OSError as err:
             errno = err.errno or 0
             if optional or (self.rootless and errno in _ENTITLED):
@@ -361,14 +361,14 @@ class ContainerCgroup:
         return stats(self)
 
 
-def _inherit(directory: str) -> None:
+def inherit(directory: str) -> None:
     """Give a new group of v1's cpuset the processors and memory of the one above, without which nothing can join it."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         if not read(f"{directory}/{name}").strip():
             write(f"{directory}/{name}", read(f"{directory.rpartition('/')[0]}/{name}").strip())
 
 
-def _enable(directory: str) -> None:
+def enable(directory: str) -> None:
     """Have the controllers of a v2 group in those below it, as far as they can be had: whether one is missing shows when a limit
     of it is written."""
     if exists(directory + "/cgroup.type") and read(directory + "/cgroup.procs").strip():

@@ -8,7 +8,7 @@ from runtime.cgroups import Cgroup
 from runtime.container import Forwarding, error_of
 from runtime.entry import Command, emit_birth
 from runtime.joining import emit_joining, open_root, open_terminal_in, spawn_in
-from runtime.lifecycle import not_running, process_of
+from runtime.lifecycle import check_not_paused, not_running, process_of
 from runtime.program import Program
 from runtime.spec import Outcome, Spec
 from runtime.state import Container
@@ -32,8 +32,9 @@ def run(
     """Run `argv` in the container to its end. `env` is added to the container's own; an empty `user` or `cwd` is the container's.
 
     The descriptors are handed on as `container.run` does. The program ends when this process does. Raises RunError when the
-    container does not run, SetupFailed, CommandNotFound or CommandNotExecutable.
+    container does not run or is paused, SetupFailed, CommandNotFound or CommandNotExecutable.
     """
+    check_not_paused(container, "execute in")
     spec = container.spec()
     spec.env = [f"HOSTNAME={spec.hostname}", *(["TERM=xterm"] if terminal else []), *spec.env, *env]
     direct = not (terminal or os.isatty(stdin) or os.isatty(stdout) or os.isatty(stderr))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _OF_OVERLAY = ("upper", "work/work", "work")
 _VOLATILE = "work/work/incompat"
 RENAMED = "renamed"  # an empty file: the container has claimed a name since it was made
+REGROUPED = "regrouped"  # an empty file: it has been given control groups since it was started
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 

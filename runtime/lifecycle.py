@@ -92,7 +92,9 @@ def _trees(container: Container) -> list[str]:
 
 
 def start(container: Container) -> None:
-    """Start a container that does not run, in the background; one that runs is fine as it is."""
+    """Start a container that does not run, in the background; one that runs is fine as it is. Raises RunError for one that is
+    paused."""
+    check_not_paused(container, "start")
     if container.status == "running":
         return
     from runtime.detached import detach
@@ -134,6 +136,28 @@ def kill(container: Container, signal: int) -> None:
             linux.pidfd_send_signal(pidfd, signal)
         except ProcessLookupError as err:
             raise not_running(container) from err
+        if signal in (SIGKILL, _stop_signal(container)):
+            _thaw(container)
+
+
+def _stop_signal(container: Container) -> int:
+    return int(container.record.get("stop_signal") or SIGTERM)
+
+
+def _thaw(container: Container) -> None:
+    """What is paused heeds no signal."""
+    if container.paused:
+        from runtime.pausing import thaw
+
+        thaw(container)
+
+
+def check_not_paused(container: Container, what: str) -> None:
+    """Raise RunError where the container is paused, and `what` cannot be done with it therefore."""
+    if container.paused:
+        error = RunError(f"cannot {what} a paused container: {container.name}", hint=f"box unpause {container.name}")
+        error.exit_status = 1
+        raise error
 
 
 def stop(container: Container, timeout: float = 10.0) -> None:
@@ -143,7 +167,8 @@ def stop(container: Container, timeout: float = 10.0) -> None:
     """
     try:
         with process_of(container) as pidfd:
-            linux.pidfd_send_signal(pidfd, int(container.record.get("stop_signal") or SIGTERM))
+            linux.pidfd_send_signal(pidfd, _stop_signal(container))
+            _thaw(container)
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
             if not poll.poll(max(timeout, 0) * 1000):

@@ -40,12 +40,13 @@ class Spec:
     """A container to be run. Set what differs from the defaults; the runtime only reads it.
 
     `root` is the store's directory: `containers/ID` in it holds the container's state. `lowers` are directories, the topmost
-    layer first; with `upper` and `work` (both or neither; neither: the runtime makes them in containers/ID) they become the
-    root file system. `network` is "none" (an own namespace with loopback up) or "host". `memory` is in bytes, `cpus` in
-    processors, None for no limit. `capabilities` is a mask (runtime.capabilities), None for the default. `guard` is a lock's
-    descriptor (it keeps the image's trees from being deleted) or -1: it is closed once the journal is on disk, which keeps
-    them from then on. `removed` means that nothing of the container stays once it ended (`--rm`). `interactive` means that its
-    input stays open for whoever attaches to it. The pid of its first process is written to `pid_file`, where that is named.
+    layer first; with `upper` and `work` (both or neither; neither: the runtime makes them in containers/ID) they become the root
+    file system. `network` is "none" (an own namespace with loopback up) or "host". `memory` is in bytes, `cpus` in processors,
+    None for no limit; `resources` are more limits, in the words of linux.resources of a bundle. `capabilities` is a mask
+    (runtime.capabilities), None for the default. `guard` is a lock's descriptor (it keeps the image's trees from being deleted)
+    or -1: it is closed once the journal is on disk, which keeps them from then on. `removed` means that nothing of the container
+    stays once it ended (`--rm`). `interactive` means that its input stays open for whoever attaches to it. The pid of its first
+    process is written to `pid_file`, where that is named.
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class Spec:
         "pids_limit",
         "read_only",
         "removed",
+        "resources",
         "root",
         "seccomp",
         "shm_size",
@@ -107,6 +109,7 @@ class Spec:
         self.pids_limit = 1024
         self.memory: int | None = None
         self.cpus: float | None = None
+        self.resources: dict[str, Any] = {}
         self.shm_size = 64 << 20
         self.capabilities: int | None = None
         self.no_new_privileges = True

@@ -54,6 +54,16 @@ class Container(Record):
         """Where its output is kept; there may be none."""
         return self.path + "/log"
 
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still now."""
+        if self.status != "running":
+            return False
+        from runtime.cgroups import Cgroup
+        from runtime.freezer import frozen
+
+        return frozen(Cgroup(self.id).paths)
+
     def spec(self) -> Spec:
         """What was asked for, as `run` got it."""
         record = self.record

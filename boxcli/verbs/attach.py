@@ -23,12 +23,13 @@ VERB = Verb(
 def main(values: Values) -> int:
     """Until it ends, whose exit status is then this command's, or the user detaches."""
     from runtime.attaching import attach
-    from runtime.lifecycle import not_running
+    from runtime.lifecycle import check_not_paused, not_running
     from runtime.state import Containers
 
     container = Containers(values.root).find(values.text("container"))
     if container.status != "running":
         raise not_running(container)
+    check_not_paused(container, "attach to")
     takes_input = bool(container.record.get("interactive")) and not values.flag("no_stdin")
     if takes_input and container.record.get("terminal") and not os.isatty(0):
         error = RunError("standard input is not a terminal", hint="the container has one of its own: add --no-stdin")

@@ -36,7 +36,7 @@ VERB = Verb(
         about="Show those with this id, name, label, status, ...",
     ),
     listing.FORMAT,
-    description="Filters: id=, name= (a part of it), label=KEY or label=KEY=VALUE, status=created|running|exited, "
+    description="Filters: id=, name= (a part of it), label=KEY or label=KEY=VALUE, status=created|running|paused|exited, "
     "ancestor=IMAGE, exited=STATUS. Those of one field are alternatives, those of several must all hold.",
 )
 
@@ -76,6 +76,8 @@ def _rows(found: list[Container], whole: bool) -> Iterator[dict[str, object]]:
 
 def word(container: Container) -> str:
     """The container's status in docker's words."""
+    if container.paused:
+        return "paused"
     return "exited" if container.status == "stopped" else container.status
 
 
@@ -84,7 +86,7 @@ def status(container: Container) -> str:
     import time
 
     if container.status == "running":
-        return f"Up {amounts.age(max(0.0, time.time() - container.started))}"
+        return f"Up {amounts.age(max(0.0, time.time() - container.started))}" + (" (Paused)" if container.paused else "")
     if container.status == "stopped":
         return f"Exited ({container.exit_status}) {amounts.ago(container.finished)}"
     return "Created"
@@ -105,5 +107,5 @@ def _has(container: Container, key: str, value: str) -> bool:
     if key == "exited":
         return container.status == "stopped" and str(container.exit_status) == value
     if key == "status":
-        return value in (container.status, word(container))
+        return value == word(container) or value == container.status == "stopped"
     return container.id.startswith(value) if key == "id" else value in container.name

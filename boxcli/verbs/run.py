@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from store.prepared import Prepared
 
 LEAST_MEMORY = 6 << 20  # docker's
+_FURTHER_LIMITS = frozenset(("memory_reservation", "memory_swap", "cpu_shares", "cpuset_cpus", "cpuset_mems"))
 OUT_OF_MEMORY = b"box: the memory limit was reached, and the kernel killed the command\n"
 
 VERB = Verb(
@@ -49,8 +50,13 @@ VERB = Verb(
     Option("--tmpfs", metavar="DIR[:size=,mode=]", many=True, read=readers.tmpfs, about="Mount an empty file system in memory."),
     Option("--shm-size", metavar="SIZE", read=readers.size, about="Size of /dev/shm (else 64 MiB)."),
     Option("-m", "--memory", metavar="SIZE", read=readers.size, about="Limit the memory, such as 64m or 1GiB."),
+    Option("--memory-reservation", metavar="SIZE", read=readers.size, about="Memory that is left to it when others want some."),
+    Option("--memory-swap", metavar="SIZE", read=readers.size_or_none, about="Limit memory and swap together; -1: no limit."),
     Option("--cpus", metavar="N", read=readers.cpus, about="Limit the processor time, such as 0.5."),
-    Option("--pids-limit", metavar="N", read=readers.count, about="Limit the number of processes (else 1024)."),
+    Option("-c", "--cpu-shares", metavar="N", read=readers.count, about="Its share where processors are scarce (else 1024)."),
+    Option("--cpuset-cpus", metavar="LIST", read=readers.processors, about="Run on these processors only, such as 0-3,7."),
+    Option("--cpuset-mems", metavar="LIST", read=readers.processors, about="Take memory of these nodes only."),
+    Option("--pids-limit", metavar="N", read=readers.limit, about="Limit the number of processes (else 1024; -1: no limit)."),
     Option("--ulimit", metavar="NAME=SOFT[:HARD]", many=True, read=readers.ulimit, about="Set a resource limit."),
     Option("--cap-add", metavar="CAP", many=True, about="Add a capability, or ALL."),
     Option("--cap-drop", metavar="CAP", many=True, about="Drop a capability, or ALL."),
@@ -194,6 +200,10 @@ def specification(values: Values, image: "Prepared") -> Spec:
     if spec.memory is not None and spec.memory < LEAST_MEMORY:
         raise UsageError("a memory limit below 6 MiB lets no program start", hint="say more, such as --memory 64m")
     spec.cpus = values.one("cpus", float)
+    if not _FURTHER_LIMITS.isdisjoint(values.given):
+        from boxcli.limits import for_new
+
+        spec.resources = for_new(values)
     spec.pids_limit = values.one("pids_limit", int) or spec.pids_limit
     spec.shm_size = values.one("shm_size", int) or spec.shm_size
     spec.ulimits = values.all("ulimit", tuple)

@@ -24,6 +24,7 @@ TESTS = (
     "tests/runtime/test_cgroups_beside_runc.py",
     "tests/runtime/test_devices.py",
     "tests/runtime/test_limits.py",
+    "tests/runtime/test_pausing.py",
 )
 CACHE = initramfs.ROOT / "build" / "vm"
 _PATIENCE = 180  # seconds
