@@ -243,14 +243,15 @@ class Bundle:
             for place in (Place(self.mounts or None, "mounts"), *map(self.linux.get, ("maskedPaths", "readonlyPaths"))):
                 if place.value:
                     raise RunError(f"config.json has {place.path} without a mount namespace of its own")
-        for kind in ("user", "time"):
-            if kind in self.namespaces:
-                raise RunError(f"a {kind} namespace in config.json is not supported yet")
+        if "user" in self.namespaces:
+            raise RunError("a user namespace in config.json is not supported yet")
         if self.linux.get("intelRdt").value:
             raise RunError("linux.intelRdt is not supported", hint="box manages no cache or bandwidth allocation classes")
+        if self.linux.get("netDevices").value:
+            raise RunError("linux.netDevices is not supported", hint="a hook or the engine's network can move a device")
         for key, kind in (("uidMappings", "user"), ("gidMappings", "user"), ("timeOffsets", "time")):
-            if self.linux.get(key).value and kind not in self.namespaces:
-                raise RunError(f"config.json has linux.{key} without a {kind} namespace")
+            if self.linux.get(key).value and kind not in new:
+                raise RunError(f"config.json has linux.{key} without a {kind} namespace of its own")
         if self.linux.get("mountLabel").text():
             self.warnings.append("linux.mountLabel is not applied: box sets no labels of security modules")
 

@@ -3,7 +3,8 @@
 
 import posix as os
 
-from runtime.bundle import Place, Process
+from runtime.bundle import Process
+from runtime.bundle_scheduling import emit_scheduling
 from runtime.capabilities import permitted
 from runtime.confinement import (
     LAST_CAPABILITY,
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
 
 _PR_CAP_AMBIENT_RAISE, _PR_SET_KEEPCAPS = 2, 8
 _KEYCTL_JOIN_SESSION_KEYRING = 1
-POLICIES = {
-    "SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_ISO": 4, "SCHED_IDLE": 5, "SCHED_DEADLINE": 6,
-}  # fmt: skip
-_SCHED_FLAGS = {
-    "SCHED_FLAG_RESET_ON_FORK": 1, "SCHED_FLAG_RECLAIM": 2, "SCHED_FLAG_DL_OVERRUN": 4, "SCHED_FLAG_KEEP_POLICY": 8,
-    "SCHED_FLAG_KEEP_PARAMS": 16, "SCHED_FLAG_UTIL_CLAMP_MIN": 32, "SCHED_FLAG_UTIL_CLAMP_MAX": 64,
-}  # fmt: skip
-_IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -57,7 +50,7 @@ def emit_identity(program: Program, process: Process, seccomp: "Filter | None", 
     """Add the steps from the container's root to all that the command is but itself: scheduling, limits, identity, capabilities,
     working directory. Nothing but the descriptors that are closed before and after may be open."""
     call = program.call
-    _emit_scheduling(program, process)
+    emit_scheduling(program, process)
     if keyring:
         call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, action="join a new session keyring", tolerated=(ENOSYS, EPERM))
     for name, soft, hard in process.limits:
@@ -119,46 +112,3 @@ def not_executed(process: Process, errnos: list[int]) -> RunError:
         errno
     ).lower()
     return RunError(f'exec: "{name}": {said}')
-
-
-def _emit_scheduling(program: Program, process: Process) -> None:
-    scheduler = process.scheduler
-    if scheduler.value is not None:
-        policy = scheduler.get("policy").choice(*POLICIES, default="SCHED_OTHER")
-        flags = 0
-        for item in scheduler.get("flags").each():
-            flags |= _SCHED_FLAGS[item.choice(*_SCHED_FLAGS, default="SCHED_FLAG_RESET_ON_FORK")]
-        # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period.
-        attributes = b"".join(
-            [
-                (48).to_bytes(4, "little"),
-                POLICIES[policy].to_bytes(4, "little"),
-                flags.to_bytes(8, "little"),
-                scheduler.get("nice").number(least=-20, most=19).to_bytes(4, "little", signed=True),
-                scheduler.get("priority").number(most=99).to_bytes(4, "little"),
-                *[scheduler.get(key).number().to_bytes(8, "little") for key in ("runtime", "deadline", "period")],
-            ]
-        )
-        program.call("sched_setattr", 0, attributes, 0, action=f"set process.scheduler to {policy}")
-    priority = process.io_priority
-    if priority.value is not None:
-        kind = _IO_CLASSES[priority.get("class").choice(*_IO_CLASSES, default="IOPRIO_CLASS_BE")]
-        level = priority.get("priority").number(most=7)
-        program.call("ioprio_set", 1, 0, kind << 13 | level, action="set process.ioPriority")
-    cpus = process.affinity.get("initial").text() if process.affinity.value is not None else ""
-    if cpus:
-        mask = cpu_mask(cpus, process.affinity.get("initial"))
-        program.call("sched_setaffinity", 0, len(mask), mask, action="set process.execCPUAffinity")
-
-
-def cpu_mask(text_: str, place: Place) -> bytes:
-    """The mask of a list of processors such as `0-3,7`."""
-    mask = 0
-    for part in text_.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) > 4095:
-            raise place.wrong("a list of processors, such as 0-3,7")
-        for number in range(int(first), int(last or first) + 1):
-            mask |= 1 << number
-    length = max(8, -(-mask.bit_length() // 64) * 8)
-    return mask.to_bytes(length, "little")

@@ -100,6 +100,15 @@ class BundleMount:
         elif not self.kind:
             raise place.get("type").wrong("a file system")
 
+    def own_options(self) -> "list[tuple[str, str | None]]":
+        """The file system's own options, as fsconfig(2) takes them: a name, and a value if it has one."""
+        options: list[tuple[str, str | None]] = []
+        for option in self.data.split(","):
+            name, equals, value = option.partition("=")
+            if name:
+                options.append((name, value if equals else None))
+        return options
+
     def __str__(self) -> str:
         return f"bind {self.source} at {self.target}" if self.bind else f"mount {self.kind} at {self.target}"
 

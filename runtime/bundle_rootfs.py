@@ -7,10 +7,12 @@ mqueue, cgroups) the child mounts, each on a directory that it has opened inside
 
 import posix as os
 
-from runtime.bundle import Bundle, Place
+from runtime.bundle import Bundle
+from runtime.bundle_devices import Device, emit_devices
 from runtime.bundle_mounts import MS_SLAVE, PROPAGATIONS, BundleMount
+from runtime.bundle_sources import clone, copy_up
 from runtime.program import AT_FDCWD, EEXIST, ENOENT, ENOTDIR, EPERM, EROFS, Program, Result, text
-from runtime.rootfs import DEVICES, LINKS, open_mount_point, parts_of
+from runtime.rootfs import open_mount_point, parts_of
 from store.errors import RunError, SetupFailed
 from store.syscalls import (
     AT_RECURSIVE,
@@ -42,7 +44,6 @@ _AT_DIRECTORY = open_how(os.O_PATH | os.O_DIRECTORY, 0, _INSIDE)
 _AT_ANY = open_how(os.O_PATH, 0, _INSIDE)
 _TO_WRITE = open_how(os.O_WRONLY, 0, _INSIDE)
 _S_IFREG = 0o100000
-_NODE_TYPES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 _IPC_SYSCTLS = (
     "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
     "kernel.shm_rmid_forced",
@@ -63,7 +64,7 @@ class BundleRootfs:
         self.inherited: list[int] = []
         self.master = self.slave = self._pts = -1
         self._mounts = [BundleMount(place, bundle.directory) for place in bundle.mounts]
-        self._devices = [_Device(place) for place in bundle.linux.get("devices").each()]
+        self._devices = [Device(place) for place in bundle.linux.get("devices").each()]
         # What covers a place, as the mounts come: a tree in hand, or -1 for what only the child will mount.
         covered: list[tuple[list[str], int]] = []
         self._sources: list[
@@ -79,14 +80,21 @@ class BundleRootfs:
                 source = target = -1
                 directory = True
                 if wanted.bind:
-                    source, directory = self._clone(wanted)
+                    source = self._keep(clone(wanted))
+                    directory = os.stat(source).st_mode & 0o170000 == 0o040000
                 elif wanted.kind == "devpts":
                     source = self._make_terminals(wanted)
                 parts = parts_of(wanted.target)
                 above, tree = _above(covered, parts)
                 if tree >= 0:
                     name = "/".join(parts[len(above) :])
+                    mode = _mode_of(tree, name) if wanted.kind == "tmpfs" else 0
                     target = self._keep(open_mount_point(tree, name, directory=directory))
+                    if wanted.kind == "tmpfs" and not wanted.bind:
+                        if mode and "mode" not in dict(wanted.own_options()):
+                            wanted.data += f"{',' * bool(wanted.data)}mode={mode:o}"
+                        if wanted.copy_up:
+                            source = self._keep(copy_up(wanted, target))
                     if wanted.kind in ("proc", "sysfs"):  # in place of a link, these would be somewhere else than all expect
                         os.close(openat2(tree, name, os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
                 covered.append((parts, source))
@@ -115,12 +123,7 @@ class BundleRootfs:
 
     def _make_terminals(self, wanted: BundleMount) -> int:
         """The container's own devpts; with a terminal, its two ends."""
-        options: list[tuple[str, str | None]] = []
-        for option in wanted.data.split(","):
-            name, equals, value = option.partition("=")
-            if name:
-                options.append((name, value if equals else None))
-        source = self._keep(new_filesystem("devpts", options, wanted.attributes))
+        source = self._keep(new_filesystem("devpts", wanted.own_options(), wanted.attributes))
         process = self._bundle.process
         if process is not None and process.terminal and self.master < 0:
             from runtime.terminal import open_terminal
@@ -128,20 +131,6 @@ class BundleRootfs:
             self.master, self.slave = open_terminal(source)
             self._keep(self.slave)
         return source
-
-    def _clone(self, wanted: BundleMount) -> tuple[int, bool]:
-        try:
-            flags = OPEN_TREE_CLONE | (AT_RECURSIVE if wanted.recursive else 0)
-            source = self._keep(open_tree(AT_FDCWD, wanted.source, flags))
-        except FileNotFoundError as err:
-            raise RunError(f"cannot bind {wanted.source}: no such file or directory") from err
-        propagation = wanted.propagation or MS_PRIVATE | MS_REC
-        mount_setattr(source, 0, propagation=propagation & ~MS_REC, recursive=bool(propagation & MS_REC))
-        if wanted.attributes or wanted.cleared:
-            mount_setattr(source, wanted.attributes, clear=wanted.cleared)
-        if wanted.deep_attributes or wanted.deep_cleared:
-            mount_setattr(source, wanted.deep_attributes, clear=wanted.deep_cleared, recursive=True)
-        return source, os.stat(source).st_mode & 0o170000 == 0o040000
 
     def close(self) -> None:
         """Let go of everything but the terminal's master."""
@@ -181,7 +170,7 @@ class BundleRootfs:
             call("chroot", b".\0")
         call("chdir", b"/\0", path="/")
         if self._own_dev:
-            self._emit_devices(program)
+            emit_devices(program, self._devices)
         if self.slave >= 0:
             call("mknodat", AT_FDCWD, b"/dev/console\0", _S_IFREG | 0o600, 0, path="/dev/console", tolerated=(EEXIST,))
             mount("/dev/pts/0", "/dev/console", "", MS_BIND)
@@ -272,40 +261,6 @@ class BundleRootfs:
         name = text(_relative(path))
         return program.call("openat2", AT_FDCWD, name, how, len(how), action="open the mount point", path=path)
 
-    def _emit_devices(self, program: Program) -> None:
-        call = program.call
-        call("mkdirat", AT_FDCWD, b"/dev\0", 0o755, path="/dev", tolerated=(EEXIST, EROFS))
-        given = {device.path for device in self._devices}
-        for name, major, minor in DEVICES:
-            if f"/dev/{name}" not in given:
-                path = text(f"/dev/{name}")
-                call("unlinkat", AT_FDCWD, path, 0, tolerated=(ENOENT, EROFS))
-                number = os.makedev(major, minor)
-                call(
-                    "mknodat",
-                    AT_FDCWD,
-                    path,
-                    0o020666,
-                    number,
-                    action="make device",
-                    path=f"/dev/{name}",
-                    tolerated=(EEXIST, EROFS),
-                )
-        for device in self._devices:
-            parts = parts_of(device.path)
-            for end in range(1, len(parts)):
-                folder = "/" + "/".join(parts[:end])
-                call("mkdirat", AT_FDCWD, text(folder), 0o755, path=folder, tolerated=(EEXIST, EROFS))
-            path = text(device.path)
-            call("unlinkat", AT_FDCWD, path, 0, tolerated=(ENOENT, EROFS))
-            call(
-                "mknodat", AT_FDCWD, path, device.mode, device.number, action="make device", path=device.path, tolerated=(EEXIST,)
-            )
-            if device.uid or device.gid:
-                call("fchownat", AT_FDCWD, path, device.uid, device.gid, 0x100, action="own device", path=device.path)
-        for name, target in LINKS:
-            call("symlinkat", text(target), AT_FDCWD, text("/dev/" + name), path="/dev/" + name, tolerated=(EEXIST, EROFS))
-
     def _emit_sysctls(self, program: Program) -> None:
         new = {kind for kind, path in self._bundle.namespaces.items() if not path}
         for name, value in self._bundle.sysctl.items():
@@ -331,19 +286,16 @@ class BundleRootfs:
         program.mount("tmpfs", path, "tmpfs", _STRICT | MS_RDONLY, "size=0,nr_inodes=1", tolerated=(ENOENT, ENOTDIR))
 
 
-class _Device:
-    __slots__ = ("gid", "mode", "number", "path", "uid")
-
-    def __init__(self, place: Place) -> None:
-        kind = place.get("type").choice(*_NODE_TYPES)
-        if not kind:
-            raise place.get("type").wrong("one of c, b, u, p")
-        self.path = place.get("path").absolute()
-        mode = place.get("fileMode")
-        self.mode = _NODE_TYPES[kind] | (0o666 if mode.missing() else mode.number(most=0o177777) & 0o7777)
-        self.number = os.makedev(place.get("major").number(), place.get("minor").number()) if kind != "p" else 0
-        self.uid = place.get("uid").number(most=(1 << 32) - 2)
-        self.gid = place.get("gid").number(most=(1 << 32) - 2)
+def _mode_of(tree: int, path: str) -> int:
+    """The mode of the directory at `path` inside `tree`; 0: there is none."""
+    try:
+        found = openat2(tree, path or ".", os.O_PATH | os.O_DIRECTORY, 0, _INSIDE)
+    except OSError:
+        return 0
+    try:
+        return os.fstat(found).st_mode & 0o7777
+    finally:
+        os.close(found)
 
 
 def _relative(path: str) -> str:

@@ -12,14 +12,15 @@ import time
 from runtime import linux, waiting
 from runtime.bundle import Bundle, Process, load
 from runtime.bundle_command import candidates, emit_birth, emit_execution, emit_identity, not_executed
+from runtime.bundle_namespaces import emit_clock, emit_entering_clock, emit_joining_by_path, made_at_birth, open_born_in
 from runtime.bundle_rootfs import BundleRootfs
+from runtime.bundle_scheduling import emit_memory_policy
 from runtime.engine_filters import Filter, filter_of
 from runtime.engine_state import EngineContainer, spell, started_at, timestamp
 from runtime.hooks import run_hooks
 from runtime.joining import spawn_in
 from runtime.program import EACCES, ENOENT, ENOTDIR, Program
 from runtime.records import write
-from runtime.spawn import spawn
 from runtime.steps import emit_loopback, emit_stdio
 from store.errors import BoxError, RunError, SetupFailed
 from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, encode, openat2
@@ -27,11 +28,6 @@ from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, encode, opena
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-_CLONE_FLAGS = {
-    "mount": linux.CLONE_NEWNS, "pid": linux.CLONE_NEWPID, "network": linux.CLONE_NEWNET, "ipc": linux.CLONE_NEWIPC,
-    "uts": linux.CLONE_NEWUTS, "cgroup": linux.CLONE_NEWCGROUP,
-}  # fmt: skip
 
 _F_SETFD = 2
 _LOOKING = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
@@ -171,18 +167,8 @@ class _Maker:
         joined = group.open_to_join()
         self._open(*joined)
         emit_birth(births, process, joined)
-        flags = 0
-        for kind, path in bundle.namespaces.items():
-            if not path:
-                flags |= _CLONE_FLAGS[kind] if kind != "cgroup" else 0  # that one is made when the groups have been joined
-            elif kind not in ("pid", "mount", "user"):
-                fd = _open_namespace(kind, path)
-                self._open(fd)
-                births.call("setns", fd, _CLONE_FLAGS[kind], action=f"join the {kind} namespace", path=path)
-        if bundle.namespaces.get("mount"):  # the last: the others' paths were the machine's
-            fd = _open_namespace("mount", bundle.namespaces["mount"])
-            self._open(fd)
-            births.call("setns", fd, linux.CLONE_NEWNS, action="join the mount namespace", path=bundle.namespaces["mount"])
+        emit_clock(births, bundle)
+        emit_joining_by_path(births, bundle, self._opened)
         for name, fd in (("go", go_reader), ("tell", tell), ("start", start), ("result", result)):
             births.call("dup3", fd, names[name], 0)
         if rootfs.slave >= 0:
@@ -198,13 +184,8 @@ class _Maker:
         directory = group.open_for_clone()
         if directory is not None:
             self._open(directory)
-        path = bundle.namespaces.get("pid", "")
-        if path:
-            namespace = _open_namespace("pid", path)
-            self._open(namespace)
-            self._pid, failure = spawn_in(namespace, births, flags, directory)
-        else:
-            self._pid, failure = spawn(births, flags, directory)
+        flags = made_at_birth(bundle)
+        self._pid, failure = spawn_in(open_born_in(bundle, self._opened), births, flags, directory)
         os.close(tell)
         if failure is not None and failure.call is not None:
             raise SetupFailed(failure.call.action, failure.errno, os.strerror(failure.errno), path=failure.call.path)
@@ -229,6 +210,7 @@ class _Maker:
         new = {kind for kind, path in bundle.namespaces.items() if not path}
         call("prctl", linux.PR_SET_DUMPABLE, 0, 0, 0, 0)
         call("read", names["go"], b"\0", 1)
+        emit_entering_clock(program, bundle)
         if "cgroup" in new:
             call("unshare", linux.CLONE_NEWCGROUP, action="make a cgroup namespace")
         for name, said in (("sethostname", bundle.hostname), ("setdomainname", bundle.domainname)):
@@ -256,6 +238,7 @@ class _Maker:
             first += 1
         # Before any path is followed: a descriptor of the machine must lead nowhere (CVE-2024-21626).
         call("close_range", first, names["go"], 0, action="close descriptors")
+        emit_memory_policy(program, bundle.linux.get("memoryPolicy"))
         emit_identity(program, process, self._filter, keyring=not self._options.no_keyring)
         call("write", names["tell"], _READY, len(_READY))
         # Nobody waits for this pipe any more: what fails from here on is told to `start`.
@@ -311,13 +294,6 @@ def failure_of(message: bytes, steps: "list[tuple[str, str, str]]", bundle: Bund
     errno = ended.errno
     _, action, path = steps[ended.index]
     return SetupFailed(action, errno, os.strerror(errno), path=path)
-
-
-def _open_namespace(kind: str, path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as err:
-        raise RunError(f"cannot join the {kind} namespace {path}: {(err.strerror or '').lower()}") from err
 
 
 def write_whole(path: str, content: str) -> None:

@@ -5,6 +5,8 @@ import posix as os
 from runtime import linux
 from runtime.bundle import Place, Process
 from runtime.bundle_command import candidates, emit_birth, emit_execution, emit_identity, not_executed
+from runtime.bundle_namespaces import BORN_IN, CLONE_FLAGS
+from runtime.bundle_scheduling import emit_affinity, emit_memory_policy
 from runtime.engine import resize, send_terminal, write_whole
 from runtime.engine_filters import filter_of
 from runtime.engine_operations import bundle_of, group_of
@@ -93,7 +95,9 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
         program = Program()
         joined = group.open_to_join()
         opened += joined
+        emit_affinity(program, process, "initial")
         emit_birth(program, process, joined)
+        emit_affinity(program, process, "final")
         emit_joining(program, pidfd, inside)
         stdio = (0, 1, 2)
         if process.terminal:
@@ -106,12 +110,14 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
         emit_stdio(program, stdio, opened, terminal=process.terminal)
         seccomp = filter_of(bundle.linux.get("seccomp"), container.root)
         program.call("close_range", 3 + options.preserved, 0xFFFFFFFF, 0, action="close descriptors")
+        emit_memory_policy(program, bundle.linux.get("memoryPolicy"))
         emit_identity(program, process, seccomp)
         emit_execution(program, process, seccomp, 3 + options.preserved)
         directory = group.open_for_clone(target)
         if directory is not None:
             opened.append(directory)
-        pid, failure = spawn_in(pidfd, program, 0, directory)
+        born_in = [(pidfd, CLONE_FLAGS[kind], "") for kind in BORN_IN if kind == "pid" or kind in bundle.namespaces]
+        pid, failure = spawn_in(born_in, program, 0, directory)
         if failure is not None:
             os.waitpid(pid, 0)
             raise _error(failure, process)

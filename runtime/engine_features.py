@@ -13,7 +13,7 @@ _DEFAULT = ("AUDIT_WRITE", "KILL", "NET_BIND_SERVICE")
 
 def features() -> "dict[str, Any]":
     """OCI runtime-spec, features.md and features-linux.md."""
-    from runtime.bundle_command import POLICIES
+    from runtime.bundle_scheduling import MEMORY_FLAGS, MEMORY_MODES, POLICIES
 
     return {
         "ociVersionMin": "1.0.0",
@@ -21,7 +21,7 @@ def features() -> "dict[str, Any]":
         "hooks": list(HOOKS),
         "mountOptions": known_options(),
         "linux": {
-            "namespaces": [name for name in NAMESPACES if name not in ("user", "time")],
+            "namespaces": [name for name in NAMESPACES if name != "user"],
             "capabilities": ["CAP_" + name for name in NAMES],
             "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": _seccomp(),
@@ -29,6 +29,7 @@ def features() -> "dict[str, Any]":
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": False}},
+            "memoryPolicy": {"modes": list(MEMORY_MODES), "flags": list(MEMORY_FLAGS)},
             "netDevices": {"enabled": False},
         },
         "annotations": {"box.schedulers": ",".join(POLICIES)},

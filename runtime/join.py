@@ -100,7 +100,7 @@ def _start(
             directory = group.open_for_clone()
             if directory is not None:
                 opened.append(directory)
-            pid, failure = spawn_in(pidfd, program, 0, directory)
+            pid, failure = spawn_in([(pidfd, linux.CLONE_NEWPID, "")], program, 0, directory)
             if failure is not None:
                 os.waitpid(pid, 0)
                 raise error_of(failure, command, root)

@@ -10,6 +10,7 @@ from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
 _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
 _PTMX = os.makedev(5, 2)
+_BORN_IN = {linux.CLONE_NEWPID: "pid", linux.CLONE_NEWTIME: "time"}
 
 
 def open_root(pid: int, pidfd: int) -> int:
@@ -27,7 +28,7 @@ def open_root(pid: int, pidfd: int) -> int:
 
 
 def emit_joining(program: Program, pidfd: int, root: int) -> None:
-    """Add the steps into the namespaces (all but pid, see `spawn_in`) of the process behind `pidfd`, and into its root."""
+    """Add the steps into the namespaces (all but those of `spawn_in`) of the process behind `pidfd`, and into its root."""
     program.call("setns", pidfd, _JOINED, action="join the container's namespaces")
     # setns enters the namespace's root, which is the container's only where box itself runs in no chroot.
     program.call("fchdir", root, action="enter the container's root")
@@ -48,14 +49,25 @@ def open_terminal_in(root: int) -> tuple[int, int]:
         os.close(devpts)
 
 
-def spawn_in(namespace: int, program: Program, flags: int = 0, cgroup: int | None = None) -> "tuple[int, Failure | None]":
-    """`spawn` into another pid namespace: `namespace` is a descriptor of it, or a process' pidfd."""
-    own = os.open("/proc/thread-self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+def spawn_in(
+    namespaces: "list[tuple[int, int, str]]", program: Program, flags: int = 0, cgroup: int | None = None
+) -> "tuple[int, Failure | None]":
+    """`spawn` into other namespaces that a child is born in and cannot join itself: each a descriptor of one, or a process'
+    pidfd, and which (CLONE_NEWPID, CLONE_NEWTIME; the latter asks that this process has one thread), and its path for errors."""
+    former: list[tuple[int, int]] = []
     try:
-        linux.setns(namespace, linux.CLONE_NEWPID)  # of the children to come
-        try:
-            return spawn(program, flags, cgroup)
-        finally:
-            linux.setns(own, linux.CLONE_NEWPID)
+        for namespace, kind, path in namespaces:
+            own = os.open(f"/proc/thread-self/ns/{_BORN_IN[kind]}", os.O_RDONLY | os.O_CLOEXEC)
+            former.append((own, 0))
+            try:
+                linux.setns(namespace, kind)
+            except OSError as err:
+                errno = err.errno or 0
+                raise SetupFailed(f"join the {_BORN_IN[kind]} namespace", errno, os.strerror(errno), path=path) from err
+            former[-1] = (own, kind)
+        return spawn(program, flags, cgroup)
     finally:
-        os.close(own)
+        for own, kind in former:
+            if kind:
+                linux.setns(own, kind)
+            os.close(own)

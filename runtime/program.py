@@ -18,7 +18,7 @@ X86_64 = {
     "chroot": 161, "prctl": 157, "mount": 165, "umount2": 166, "sethostname": 170, "keyctl": 250, "mkdirat": 258,
     "mknodat": 259, "unlinkat": 263, "symlinkat": 266, "unshare": 272, "dup3": 292, "prlimit64": 302, "setns": 308,
     "execveat": 322, "fcntl": 72, "setdomainname": 171, "fchownat": 260, "sched_setattr": 314, "ioprio_set": 251,
-    "sched_setaffinity": 203, "personality": 135, "seccomp": 317,
+    "sched_setaffinity": 203, "personality": 135, "seccomp": 317, "set_mempolicy": 238, "recvfrom": 45, "ppoll": 271,
     "move_mount": 429, "close_range": 436, "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
 AARCH64 = {
@@ -27,7 +27,7 @@ AARCH64 = {
     "pivot_root": 41, "chroot": 51, "prctl": 167, "mount": 40, "umount2": 39, "sethostname": 161, "keyctl": 219,
     "mkdirat": 34, "mknodat": 33, "unlinkat": 35, "symlinkat": 36, "unshare": 97, "dup3": 24, "prlimit64": 261, "setns": 268,
     "execveat": 281, "fcntl": 25, "setdomainname": 162, "fchownat": 54, "sched_setattr": 274, "ioprio_set": 30,
-    "sched_setaffinity": 122, "personality": 92, "seccomp": 277,
+    "sched_setaffinity": 122, "personality": 92, "seccomp": 277, "set_mempolicy": 237, "recvfrom": 207, "ppoll": 73,
     "move_mount": 429, "close_range": 436, "openat2": 437, "mount_setattr": 442,
 }  # fmt: skip
 NUMBERS = X86_64 if MACHINE == "x86_64" else AARCH64

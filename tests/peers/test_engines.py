@@ -275,6 +275,14 @@ def test_a_read_only_root_with_what_may_be_written(engine: Engine, tmp_path: Pat
     assert (tmp_path / "made").read_text() == "made\n"
 
 
+def test_a_file_system_in_memory_covers_what_the_image_has_or_begins_with_it(engine: Engine) -> None:
+    """podman asks for the latter unless it is told not to; docker never does."""
+    said = engine.run("--tmpfs", "/data", "--", "sh", "-c", "cat /data/kept; echo x > /data/new && cat /data/new", status=None)
+    assert said.out == ("x\n" if engine.is_docker else "of the image\nx\n")
+    if not engine.is_docker:
+        assert engine.run("--tmpfs", "/data:notmpcopyup", "--", "ls", "/data").out == ""
+
+
 def test_no_capabilities_and_none_to_be_gained(engine: Engine) -> None:
     seen = engine.run("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--", "cat", "/proc/self/status").out
     status = dict(line.split(":\t", 1) for line in seen.splitlines() if ":\t" in line)
