@@ -3,7 +3,8 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,122 @@ def test_another_mount_at_the_same_place_is_not_taken_for_it(store: Store, tmp_p
     finally:
         syscalls.umount(mounted.target)
     os.rmdir(mounted.target)
+
+
+def survives(store: Store, mounted: Mounted, target: str) -> None:
+    """The record outlives a sweep, knows where the mount is, and whatever it names is in use."""
+    Store.open(store.root)
+    (found,) = all_mounts(store.root)
+    assert (found.name, found.target, found.chains) == (mounted.name, target, mounted.chains)
+
+
+def test_one_whose_directory_was_moved_is_found_where_it_is(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "above" / "at").mkdir(parents=True)
+    mounted = shown(store, str(tmp_path / "above" / "at"))
+    (tmp_path / "above").rename(tmp_path / "a b\n\\c")
+    moved = f"{tmp_path}/a b\n\\c/at"
+    survives(store, mounted, moved)
+    unmount(store.root, mounted)
+    assert os.listdir(moved) == []
+    assert all_mounts(store.root) == []
+
+
+def test_one_that_something_is_mounted_over_is_kept_and_not_mistaken_for_it(store: Store, tmp_path: Path) -> None:
+    mounted = shown(store)
+    for place in (mounted.target, os.path.dirname(mounted.target)):
+        syscalls.mount("over", place, "tmpfs")
+        try:
+            survives(store, mounted, mounted.target)
+            with pytest.raises(StoreError, match="mounted over"):
+                unmount(store.root, mounted, lazily=True)
+            assert there(place)
+            survives(store, mounted, mounted.target)
+        finally:
+            syscalls.umount(place)
+    unmount(store.root, mounted)
+    assert all_mounts(store.root) == []
+
+
+def test_a_directory_that_shows_something_already_is_refused(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "at").mkdir()
+    mounted = shown(store, str(tmp_path / "at"))
+    (tmp_path / "link").symlink_to("at")
+    for name in ("at", "link"):
+        with pytest.raises(UsageError, match="shows name already"):
+            shown(store, str(tmp_path / name))
+    assert all_mounts(store.root) == [mounted]
+    assert len(there(str(tmp_path / "at"))) == 1
+
+
+def in_a_namespace(act: Callable[[], None]) -> None:
+    """Do it in a mount namespace of its own, where nothing that was mounted is left."""
+    pid = os.fork()
+    if not pid:
+        try:
+            syscalls.libc("unshare", 0x20000)
+            syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+            act()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_umount_from_another_namespace_says_where_it_is_and_keeps_the_record(store: Store) -> None:
+    mounted = shown(store)
+
+    def act() -> None:
+        for lazily in (False, True):
+            with pytest.raises(StoreError, match=f"in another mount namespace, {mounted.namespace}") as caught:
+                unmount(store.root, mounted, lazily=lazily)
+            assert "nsenter --mount=/proc/" in caught.value.hint
+
+    in_a_namespace(act)
+    assert all_mounts(store.root) == [mounted]
+    assert there(mounted.target)
+
+
+def test_one_whose_namespace_is_gone_is_forgotten_by_force_alone(store: Store) -> None:
+    in_a_namespace(lambda: shown(store) and None)
+    Store.open(store.root)
+    (left,) = all_mounts(store.root)
+    with pytest.raises(StoreError, match="in another mount namespace") as caught:
+        unmount(store.root, left)
+    assert "--force" in caught.value.hint
+    unmount(store.root, left, lazily=True)
+    assert all_mounts(store.root) == []
+
+
+def test_one_out_of_a_chroots_sight_is_kept(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "at").mkdir()
+    mounted = shown(store, str(tmp_path / "at"))
+    inside = os.path.dirname(store.root)
+
+    def act() -> None:
+        os.makedirs(f"{inside}/proc", exist_ok=True)
+        syscalls.mount("proc", f"{inside}/proc", "proc")
+        os.chroot(inside)
+        root = "/" + os.path.basename(store.root)
+        mounts.sweep(root)
+        (left,) = all_mounts(root)
+        with pytest.raises(StoreError, match="root directory does not reach"):
+            unmount(root, left, lazily=True)
+
+    pid = os.fork()  # in this very namespace
+    if not pid:
+        try:
+            act()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    syscalls.umount(f"{inside}/proc")
+    assert status == 0
+    assert all_mounts(store.root) == [mounted]
 
 
 def test_a_mount_of_another_mount_namespace_is_left_to_those_who_see_it(store: Store) -> None:
