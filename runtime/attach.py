@@ -17,6 +17,10 @@ from runtime.spec import Outcome, Spec
 _PIECE = 1 << 16
 _SIGWINCH = 28
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.unread import Listener
+
 
 def run_attached(spec: Spec, stdin: int, stdout: int, stderr: int, forward: bool) -> Outcome:
     """Run the container to its end, copying between it and the three descriptors. See container.run."""
@@ -36,7 +40,7 @@ def run_attached(spec: Spec, stdin: int, stdout: int, stderr: int, forward: bool
             copies.begin(process.master)
             if forwarding is not None:
                 forwarding.to(process.pid)
-            copies.until_end(process.pid)
+            process.unread = copies.until_end(process.pid, first=True)
             copies.close()  # the log is whole before the container counts as ended
             return process.finish()
         except BaseException:
@@ -59,6 +63,7 @@ class Copies:
         self._sources: dict[int, str] = {}  # descriptor read from -> stream
         self._theirs: list[int] = []
         self._input = -1  # descriptor that the process' input is written to
+        self._listeners: dict[int, Listener] = {}  # descriptor -> output that has lost its reader
         self._unwritten = b""  # what the process has not taken in yet
 
     def ends(self) -> tuple[int, int, int]:
@@ -83,11 +88,11 @@ class Copies:
             self._sources[master] = "stdout"
             self._input = os.dup(master) if self.stdin >= 0 else -1
 
-    def until_end(self, pid: int) -> None:
-        """Copy until the process has ended and all that it wrote has been copied."""
+    def until_end(self, pid: int, *, first: bool = False) -> bool:
+        """Copy until the process has ended and all that it wrote has been copied. Whether it was killed for writing where nobody
+        reads, as happens only to the `first` process of a container (runtime.unread)."""
         if not self.terminal:
-            self._copy(pid)
-            return
+            return self._copy(pid, first)
         from runtime.terminal import Raw, copy_size
 
         master = next(iter(self._sources))
@@ -98,7 +103,7 @@ class Copies:
             former = set_handler(_SIGWINCH, lambda *_: copy_size(user, master))
         try:
             raw = Raw(self.stdin) if self.stdin >= 0 else None
-            self._copy(pid)
+            return self._copy(pid, first)
         finally:
             if raw is not None:
                 raw.restore()
@@ -110,6 +115,9 @@ class Copies:
         self._close_theirs()
         for fd in list(self._sources):
             self._forget(fd)
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
         if self._input >= 0:
             os.close(self._input)
             self._input = -1
@@ -117,7 +125,7 @@ class Copies:
             self.log.close()
             self.log = None
 
-    def _copy(self, pid: int) -> None:
+    def _copy(self, pid: int, first: bool) -> bool:
         watch = select.poll()
         ended = linux.pidfd_open(pid)
         if self._input >= 0:
@@ -128,11 +136,11 @@ class Copies:
                 watch.register(source, select.POLLIN)
             if self.stdin >= 0:
                 watch.register(self.stdin, select.POLLIN)
-            running = True
+            running, unread = True, False
             while running or self._sources:
                 ready = watch.poll(None if running else 0)
                 if not running and not any(fd in self._sources for fd, _ in ready):
-                    return  # all that it wrote has been read: somebody outside holds a pipe's other end open
+                    return unread  # all that it wrote has been read: somebody outside holds a pipe's other end open
                 for fd, _ in ready:
                     if fd == ended:
                         running = False
@@ -140,9 +148,16 @@ class Copies:
                     elif fd in self._sources:
                         if not self._take_output(fd):
                             watch.unregister(fd)
-                            self._forget(fd)
+                            if first and self._outputs[self._sources[fd]] < 0 and not unread:
+                                unread = self._listen(pid, fd, watch)
+                            else:
+                                self._forget(fd)
+                    elif fd in self._listeners:
+                        watch.unregister(fd)
+                        unread = self._heard(pid, self._listeners.pop(fd), watch) or unread
                     elif running:
                         self._pass_input(fd, watch)
+            return unread
         finally:
             os.close(ended)
 
@@ -193,9 +208,31 @@ class Copies:
             self.log.feed(stream, data)
         target = self._outputs[stream]
         if target >= 0 and not write_all(target, data):
-            self._outputs[stream] = -1  # nobody listens any more
-            return self.log is not None  # the log still does; without one, the container shall learn of it
+            self._outputs[stream] = -1  # nobody listens any more, and the container shall learn of it
+            return False
         return True
+
+    def _listen(self, pid: int, fd: int, watch: "select.poll") -> bool:
+        """What process 1 writes to `fd` is not read any more. Whether it was killed."""
+        if self.terminal:
+            self._forget(fd)
+            os.kill(pid, linux.SIGKILL)  # a terminal that hangs up: a first process is spared that signal, too
+            return True
+        from runtime.unread import Listener
+
+        listener = Listener(pid, fd)
+        self._forget(fd)
+        return self._heard(pid, listener, watch)
+
+    def _heard(self, pid: int, listener: "Listener", watch: "select.poll") -> bool:
+        if listener.heard():
+            listener.close()
+            os.kill(pid, linux.SIGKILL)
+            return True
+        if (reader := listener.listen()) >= 0:
+            self._listeners[reader] = listener
+            watch.register(reader, select.POLLIN)
+        return False
 
     def _forget(self, fd: int) -> None:
         del self._sources[fd]

@@ -4,6 +4,7 @@
 """
 
 import posix as os
+import select
 import time
 
 from _signal import signal as set_handler  # isort: skip  # the signal module would import enum
@@ -28,6 +29,7 @@ FORWARDED = (1, 2, 3, 10, 12, 15, 18)
 
 ASKING, PATIENCE = (2, 15), 3  # INT and TERM: the third of them ends a container that did not heed the first two
 _EINVAL = 22
+_S_IFMT, _S_IFIFO, _SIGPIPE = 0o170000, 0o010000, 13
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 class Process:
     """A container that runs, looked after by this process."""
 
-    __slots__ = ("group", "journal", "master", "pid", "spec")
+    __slots__ = ("group", "journal", "master", "outputs", "pid", "spec", "unread")
 
     def __init__(self, spec: Spec, journal: Journal) -> None:
         self.spec = spec
@@ -45,6 +47,8 @@ class Process:
         self.group: Cgroup | None = None
         self.pid = 0
         self.master = -1
+        self.outputs: tuple[int, ...] = ()  # where it writes to by itself
+        self.unread = False  # it was killed for writing where nobody reads
 
     def finish(self) -> Outcome:
         """Wait for the end, and leave nothing of the container but, unless it is `removed`, its record."""
@@ -56,9 +60,12 @@ class Process:
         """The first half of `finish`: nothing of it runs any more, and its record does not say so yet."""
         if self.spec.removed:
             self.journal.trim()
+        pipes = [fd for fd in self.outputs if os.fstat(fd).st_mode & _S_IFMT == _S_IFIFO]
+        if pipes:
+            self._watch(pipes)
         _, wait_status = os.waitpid(self.pid, 0)
         self.pid = 0
-        outcome = Outcome(wait_status)
+        outcome = Outcome(_SIGPIPE if self.unread else wait_status)
         group = self._groups()
         if group is not None:
             if outcome.status:
@@ -72,6 +79,21 @@ class Process:
         if self.group is not None and exists(f"{self.journal.path}/{REGROUPED}"):
             self.group = Cgroup(self.spec.id)
         return self.group
+
+    def _watch(self, pipes: list[int]) -> None:
+        """Return when it has ended; when nobody reads what it writes into `pipes`, it ends as in a shell."""
+        ended = linux.pidfd_open(self.pid)
+        try:
+            watch = select.poll()
+            watch.register(ended, select.POLLIN)
+            for fd in pipes:
+                watch.register(fd, 0)  # an error, which is what a pipe without a reader has, is told always
+            if all(fd != ended for fd, _ in watch.poll()):
+                from runtime.unread import follow
+
+                self.unread = follow(self.pid, ended, pipes)
+        finally:
+            os.close(ended)
 
     def record(self, outcome: Outcome) -> None:
         """The other half: leave its record, or with `removed` nothing."""
@@ -115,6 +137,7 @@ def run(spec: Spec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, forward
         process = launch(spec, prepare(spec), (stdin, stdout, stderr))
         if forwarding is not None:
             forwarding.to(process.pid)
+        process.outputs = (stdout, stderr)
         try:
             return process.finish()
         except BaseException:

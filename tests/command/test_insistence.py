@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command.installed import BOX
+from tests.command.installed import BOX, Box
 from tests.containers import until
 
 pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
@@ -44,6 +44,40 @@ def test_a_container_whose_reader_went_away_ends(tiny: str) -> None:
     command = [str(BOX), "run", "--rm", tiny, "sh", "-c", "while echo y; do :; done"]
     done = subprocess.run([sys.executable, "-c", READER_GONE, *command], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[0] == "b'y\\n'"
+
+
+ENDLESS = "while :; do echo y; done"  # a shell that is process 1 gets EPIPE for ever, and heeds it not
+
+
+def run_and_read_a_line(*arguments: str) -> tuple[bytes, int]:
+    command = [BOX, "run", *arguments]
+    running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert running.stdout is not None
+    line = running.stdout.readline()
+    running.stdout.close()
+    try:
+        return line, running.wait(20)
+    finally:
+        running.kill()
+
+
+@pytest.mark.parametrize("options", [["--rm"], ["--name", "logged"], ["--rm", "-t"]], ids=["handed on", "copied", "terminal"])
+def test_a_first_process_that_writes_where_nobody_reads_ends_as_in_a_shell(tiny: str, options: list[str]) -> None:
+    line, status = run_and_read_a_line(*options, tiny, "sh", "-c", ENDLESS)
+    assert (line.rstrip(), status) == (b"y", 141)
+
+
+@pytest.mark.parametrize("options", [["--rm"], ["--name", "logged"]], ids=["handed on", "copied"])
+def test_only_who_writes_where_nobody_reads_ends(tiny: str, box: Box, options: list[str]) -> None:
+    assert run_and_read_a_line(*options, tiny, "sh", "-c", f"sh -c '{ENDLESS}'; sleep 0.3; exit 7") == (b"y\n", 7)
+    box("rm", "-f", "logged", status=None)
+    assert run_and_read_a_line(*options, tiny, "sh", "-c", "echo y; sleep 0.5; exit 8") == (b"y\n", 8)
+
+
+@pytest.mark.parametrize("options", [["--rm"], ["--name", "logged"]], ids=["handed on", "copied"])
+def test_a_first_process_that_ignores_a_broken_pipe_goes_on(tiny: str, options: list[str]) -> None:
+    script = "trap '' PIPE; echo y; sleep 0.3; i=0; while [ $i -lt 500 ]; do echo z; i=$((i + 1)); done; exit 9"
+    assert run_and_read_a_line(*options, tiny, "sh", "-c", script) == (b"y\n", 9)
 
 
 def test_a_full_disk_keeps_no_command_from_working_after_one_was_killed(tiny: str, tmp_path: Path) -> None:
