@@ -25,10 +25,11 @@ def clone(namespaces: int, cgroup: int | None = None) -> int:
     return syscall_keeping_the_lock("clone3", _CLONE3, arguments, len(arguments))
 
 
-def clone_arguments(flags: int, cgroup: int | None) -> bytes:
-    """struct clone_args of a child with CLONE_* `flags`, which reports by SIGCHLD, in the group whose directory is `cgroup`."""
+def clone_arguments(flags: int, cgroup: int | None, child_tid: int = 0) -> bytes:
+    """struct clone_args of a child with CLONE_* `flags`, which reports by SIGCHLD, in the group whose directory is `cgroup`;
+    `child_tid` is the address that CLONE_CHILD_CLEARTID means."""
     flags |= CLONE_INTO_CGROUP if cgroup is not None else 0
-    words = (flags, 0, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup or 0)
+    words = (flags, 0, child_tid, 0, SIGCHLD, 0, 0, 0, 0, 0, cgroup or 0)
     return b"".join([word.to_bytes(8, "little") for word in words])
 
 

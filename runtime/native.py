@@ -15,11 +15,13 @@ import posix as os
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 from _struct import pack, unpack
 
-from runtime.linux import clone_arguments
+from runtime.linux import SIGKILL, clone_arguments
 from runtime.program import NUMBERS, Failure, Program, Result
-from store.syscalls import MACHINE, buffer, callable_at, libc
+from store.syscalls import MACHINE, buffer, callable_at, libc, syscall
 
-_CLONE_VM, _CLONE_VFORK = 0x100, 0x4000
+_CLONE_VM, _CLONE_VFORK, _CLONE_CHILD_CLEARTID = 0x100, 0x4000, 0x200000
+_FUTEX, _FUTEX_WAIT = 202, 0
+_SECOND = (1).to_bytes(8, "little") + bytes(8)  # struct timespec: looked at again now and then, whatever becomes of the wake-up
 _PROT_RW, _PROT_RX, _MAP_PRIVATE_ANONYMOUS = 3, 5, 0x22
 RECORD = 9 * 8  # number, six arguments, tolerated errnos (16 bits each), where to store the result
 
@@ -83,6 +85,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from store.syscalls import Buffer
+
 _entry: "Callable[..., int] | None" = None
 
 
@@ -100,16 +104,26 @@ def available() -> bool:
     return _entry is not None
 
 
-def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tuple[int, Failure | None]":
+def perform(
+    program: Program, namespaces: int, cgroup: int | None = None, ready: "Callable[[int], object] | None" = None
+) -> "tuple[int, Failure | None]":
     """Bear a child into new `namespaces`, and on v2 into the group whose directory is `cgroup`, that performs `program`.
 
-    Returns its pid, and None once it has executed something. With a Failure, it has ended with status 125 and is to be waited
-    for. Raises OSError when it could not be born. Only where `available`.
+    `ready` is called with its pid while it lives already: for what only others can do for it, such as the maps of a user
+    namespace, for which the program then waits (a read of a pipe) before it does what needs them. Returns the child's pid, and
+    None once it has executed something. With a Failure, it has ended with status 125 and is to be waited for. Raises OSError when
+    it could not be born, and what `ready` raises: the child is dead then. Only where `available`.
     """
     entry = _entry
     if entry is None:
         raise OSError(38, "clone3: no native code here")
+    alive, alive_at = buffer(8)
     arguments = clone_arguments(namespaces | _CLONE_VM | _CLONE_VFORK, cgroup)
+    if ready is not None:
+        # In place of the kernel's waiting for the child, which nothing could be done in: this word becomes zero when the child
+        # leaves this memory, by execve or by its end.
+        libc("memcpy", alive_at, b"\1", 1)
+        arguments = clone_arguments(namespaces | _CLONE_VM | _CLONE_CHILD_CLEARTID, cgroup, alive_at)
     layout = Layout(program)
     table, table_at = buffer(layout.size)
     outcome, outcome_at = buffer(16 + 8 * layout.executions)
@@ -122,12 +136,31 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
         pthread_sigmask(SIG_SETMASK, former)
     if pid < 0:
         raise OSError(-pid, f"clone3: {os.strerror(-pid)}")
+    if ready is not None:
+        try:
+            ready(pid)
+        except BaseException:
+            os.kill(pid, SIGKILL)
+            _await(alive, alive_at)
+            os.waitpid(pid, 0)
+            raise
+        _await(alive, alive_at)
     failed, errno, *tried = unpack(f"<{2 + layout.executions}q", outcome)
     if not failed:
         return pid, None
     index = (failed - table_at) // RECORD
     call = program.calls[index] if index < len(program.calls) else None
     return pid, Failure(call, errno, [-result for result in tried if result])
+
+
+def _await(word: "Buffer", at: int) -> None:
+    """Wait until the child has left this memory."""
+    while word[0] != b"\0":
+        try:
+            syscall("futex", _FUTEX, at, _FUTEX_WAIT, 1, _SECOND, None, 0)
+        except OSError as err:
+            if err.errno not in (4, 11, 110):  # EINTR, EAGAIN: it has changed already, ETIMEDOUT
+                raise
 
 
 class Layout:

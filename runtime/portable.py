@@ -7,18 +7,22 @@ import os
 from _signal import SIG_BLOCK, SIG_SETMASK, pthread_sigmask, valid_signals
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-from runtime.linux import clone, close_from
+from runtime.linux import SIGKILL, clone, close_from
 from runtime.program import NUMBERS, Call, Failure, Program, Result
 from store.syscalls import address_of, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runtime.program import Structure
 
 _UNUSED = 5  # the numbers below are given new meanings by programs
 
 
-def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tuple[int, Failure | None]":
+def perform(
+    program: Program, namespaces: int, cgroup: int | None = None, ready: "Callable[[int], object] | None" = None
+) -> "tuple[int, Failure | None]":
     """As runtime.native.perform."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     former = pthread_sigmask(SIG_BLOCK, valid_signals())
@@ -32,6 +36,14 @@ def perform(program: Program, namespaces: int, cgroup: int | None = None) -> "tu
     finally:
         os.close(writer)
         pthread_sigmask(SIG_SETMASK, former)
+    if ready is not None:
+        try:
+            ready(pid)
+        except BaseException:
+            os.close(reader)
+            os.kill(pid, SIGKILL)
+            os.waitpid(pid, 0)
+            raise
     message = b""
     while data := os.read(reader, 4096):
         message += data

@@ -8,6 +8,10 @@ from runtime.program import Failure, Program
 from store.errors import SetupFailed
 from store.syscalls import libc
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 _HINTS = {
     1: "box needs to be root to make namespaces",
@@ -18,18 +22,21 @@ _HINTS = {
 }
 
 
-def spawn(program: Program, namespaces: int, cgroup: int | None = None) -> "tuple[int, Failure | None]":
+def spawn(
+    program: Program, namespaces: int, cgroup: int | None = None, ready: "Callable[[int], object] | None" = None
+) -> "tuple[int, Failure | None]":
     """The child's pid, and None once it has executed something, else what failed (it has ended, and is to be waited for).
 
-    Raises SetupFailed when it could not be born at all.
+    `ready` is called with the pid while the child lives already, and may have to wait for it: see runtime.native. Raises
+    SetupFailed when it could not be born at all.
     """
     try:
         if native.available():
             with _NotDumpable():
-                return native.perform(program, namespaces, cgroup)
+                return native.perform(program, namespaces, cgroup, ready)
         from runtime import portable
 
-        return portable.perform(program, namespaces, cgroup)
+        return portable.perform(program, namespaces, cgroup, ready)
     except OSError as err:
         errno = err.errno or 0
         raise SetupFailed("clone into new namespaces", errno, os.strerror(errno), hint=_HINTS.get(errno, "")) from err

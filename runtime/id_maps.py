@@ -1,0 +1,153 @@
+"""Whom the users and groups of a user namespace are outside of it: user_namespaces(7), subuid(5), newuidmap(1).
+
+A map is a list of ranges: the first id inside, the first id outside, how many. Every container of box has ids of its own, which
+no other container has: what breaks out of one is nobody to the others, and to the machine.
+"""
+
+import posix as os
+from fcntl import LOCK_EX, flock
+
+from runtime import linux
+from runtime.program import Program
+from runtime.spawn import spawn
+from store.errors import RunError, SetupFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    Ranges = list[tuple[int, int, int]]
+
+SIZE = 65536
+# Where systemd has containers' ids, too (systemd.io/UIDS-GIDS): its nspawn takes them from there by the same rule, a range whose
+# first id nobody uses.
+FIRST, LAST = 0x80000, 0x6FFF0000
+_LIMIT = 340  # ranges in a map
+_ID_LIMIT = (1 << 32) - 1
+
+
+class IdMaps:
+    """The two maps of a user namespace."""
+
+    __slots__ = ("groups", "users")
+
+    def __init__(self, users: "Ranges", groups: "Ranges") -> None:
+        self.users = users
+        self.groups = groups
+
+    @classmethod
+    def shifted(cls, first: int, size: int = SIZE) -> "IdMaps":
+        """Ids from 0 on are those from `first` on."""
+        return cls([(0, first, size)], [(0, first, size)])
+
+    def write(self, pid: int) -> None:
+        """Give the new user namespace of the process `pid`, a child of this one, its maps. SetupFailed when that is refused."""
+        for name, ranges in (("uid_map", self.users), ("gid_map", self.groups)):
+            path = f"/proc/{pid}/{name}"
+            text = "".join([f"{inside} {outside} {size}\n" for inside, outside, size in ranges])
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.write(descriptor, text.encode())
+                finally:
+                    os.close(descriptor)
+            except OSError as err:
+                said = text.replace("\n", ", ").rstrip(", ")
+                raise SetupFailed(f"map ids {said}", err.errno or 0, os.strerror(err.errno or 0), path=path) from err
+
+    def outside(self, user: int, group: int) -> tuple[int, int]:
+        """Whom a user and a group of the namespace are outside. RunError for one that has no place there."""
+        return _look_up(self.users, user, "user"), _look_up(self.groups, group, "group")
+
+
+def _look_up(ranges: "Ranges", number: int, what: str) -> int:
+    for inside, outside, size in ranges:
+        if inside <= number < inside + size:
+            return outside + number - inside
+    raise RunError(f"{what} {number} has no place in the container's user namespace", hint="map more ids, or choose another")
+
+
+def checked(ranges: "Ranges", what: str) -> "Ranges":
+    """`ranges`, when they can be a map: RunError, which calls them `what`, for none, too many, overlapping or impossible ones."""
+    if not ranges:
+        raise RunError(f"{what} is empty: a user namespace without ids has no user to run as")
+    if len(ranges) > _LIMIT:
+        raise RunError(f"{what} has {len(ranges)} ranges; the kernel takes {_LIMIT}")
+    for side in (0, 1):
+        end = -1
+        for first, size in sorted((each[side], each[2]) for each in ranges):
+            if size < 1 or first < 0 or first + size > _ID_LIMIT:
+                raise RunError(f"{what} has a range that cannot be: {first} and {size} from there")
+            if first < end:
+                raise RunError(f"{what} has ranges that overlap at {first}", hint="each id can be one other only")
+            end = first + size
+    return ranges
+
+
+def allocate(lock: str, taken: "Collection[int]", wanted: bytes) -> "tuple[int, int]":
+    """The first of SIZE ids that no container has, and a descriptor that keeps others from choosing until it is closed (when the
+    choice has been written down).
+
+    `taken` has the first ids of all containers; it is asked once the lock on the directory `lock` is had. `wanted` are random
+    bytes. RunError when all are taken.
+    """
+    descriptor = os.open(lock, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flock(descriptor, LOCK_EX)
+        count = (LAST - FIRST) // SIZE
+        start = int.from_bytes(wanted[:4], "little") % count
+        for step in range(count):
+            first = FIRST + (start + step) % count * SIZE
+            if first not in taken:
+                return first, descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    raise RunError(f"all {count} ranges of ids are taken by containers", hint="remove containers: box rm, or box prune")
+
+
+def make_namespace(maps: IdMaps) -> int:
+    """The descriptor of a new user namespace with these maps, in which no process is: for mounts that shall show their ids so."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    program = Program()
+    program.call("prctl", linux.PR_SET_PDEATHSIG, linux.SIGKILL, 0, 0, 0)
+    program.call("close_range", writer, writer, 0)
+    program.call("read", reader, b"\0", 1)
+    program.execute(["/proc/self/exe/"], [b"box"], [])  # fails, and so it ends
+    found = -1
+
+    def ready(pid: int) -> None:
+        nonlocal found
+        maps.write(pid)
+        found = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        os.write(writer, b"1")
+
+    try:
+        pid, _ = spawn(program, linux.CLONE_NEWUSER, None, ready)
+        os.waitpid(pid, 0)
+    except BaseException:
+        if found >= 0:
+            os.close(found)
+        raise
+    finally:
+        os.close(reader)
+        os.close(writer)
+    return found
+
+
+def subordinate(path: str, names: "Sequence[str]") -> "list[tuple[int, int]]":
+    """The ranges (first, size) that a file like /etc/subuid gives to one of `names` (a user's name, or its number as text)."""
+    from store.prepared import read_text
+
+    try:
+        lines = read_text(path).splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return []
+    found = []
+    for line in lines:
+        name, _, rest = line.strip().partition(":")
+        first, _, size = rest.partition(":")
+        if name in names and first.isdigit() and size.isdigit() and int(size):
+            found.append((int(first), int(size)))
+    return found
