@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.engine_filters import Filter
 
+READY = bytes(16)  # what a process that waits says to who has made it
 _PR_CAP_AMBIENT_RAISE, _PR_SET_KEEPCAPS = 2, 8
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -48,7 +49,8 @@ def emit_birth(program: Program, process: Process, joined: list[int], *, session
 
 def emit_identity(program: Program, process: Process, seccomp: "Filter | None", *, keyring: bool = True) -> None:
     """Add the steps from the container's root to all that the command is but itself: scheduling, limits, identity, capabilities,
-    working directory. Nothing but the descriptors that are closed before and after may be open."""
+    working directory; and the filter, if it cannot come later. Nothing but the descriptors that are closed before and after may
+    be open."""
     call = program.call
     emit_scheduling(program, process)
     if keyring:
@@ -56,7 +58,7 @@ def emit_identity(program: Program, process: Process, seccomp: "Filter | None", 
     for name, soft, hard in process.limits:
         emit_limit(program, name, soft, hard)
     if seccomp and not process.no_new_privileges:
-        emit_filter(program, seccomp.instructions, seccomp.flags)
+        _emit_filter(program, seccomp)
     sets = process.capabilities
     held = permitted()
     masks = {name: mask & held for name, mask in sets.items()} if sets is not None else None
@@ -77,6 +79,9 @@ def emit_identity(program: Program, process: Process, seccomp: "Filter | None", 
             if (masks["ambient"] & masks["permitted"] & masks["inheritable"]) >> number & 1:
                 call("prctl", PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0, action=f"raise capability {number}")
     emit_working_directory(program, process.cwd)
+    if seccomp and seccomp.listener and process.no_new_privileges:
+        call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
+        _emit_filter(program, seccomp)
 
 
 def emit_execution(program: Program, process: Process, seccomp: "Filter | None", first_closed: int) -> None:
@@ -85,10 +90,20 @@ def emit_execution(program: Program, process: Process, seccomp: "Filter | None",
     call("close_range", first_closed, 0xFFFFFFFF, 0, action="close descriptors")
     if process.no_new_privileges:
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
-        if seccomp:
-            emit_filter(program, seccomp.instructions, seccomp.flags)
+        if seccomp and not seccomp.listener:
+            _emit_filter(program, seccomp)
     emit_unblocked(program)
     program.execute(candidates(process), [encode(word) for word in process.argv], [encode(item) for item in process.env])
+
+
+def _emit_filter(program: Program, seccomp: "Filter") -> None:
+    """Its installation; where an agent answers for it, that is waited for: what comes behind it may be asked."""
+    listener = seccomp.listener
+    if listener and listener.tell >= 0:
+        program.call("write", listener.tell, READY, len(READY))
+    emit_filter(program, seccomp.instructions, seccomp.flags)
+    if listener:
+        listener.emit_waiting(program)
 
 
 def candidates(process: Process) -> list[str]:

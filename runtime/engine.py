@@ -11,7 +11,7 @@ import time
 
 from runtime import linux, waiting
 from runtime.bundle import Bundle, Process, load
-from runtime.bundle_command import candidates, emit_birth, emit_execution, emit_identity, not_executed
+from runtime.bundle_command import READY, candidates, emit_birth, emit_execution, emit_identity, not_executed
 from runtime.bundle_namespaces import emit_clock, emit_entering_clock, emit_joining_by_path, made_at_birth, open_born_in
 from runtime.bundle_rootfs import BundleRootfs
 from runtime.bundle_scheduling import emit_memory_policy
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _F_SETFD = 2
 _LOOKING = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _AT_EMPTY_PATH = 0x1000
-_READY = bytes(16)
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}
 
 
@@ -155,7 +154,16 @@ class _Maker:
         self._open(go_reader, go_writer, told, start, result)
         # Where the process finds them: above what the engine passes on, and above all that is opened here.
         base = max(3 + preserved, *self._opened, *rootfs.inherited, tell) + 64
-        names = {name: base + number for number, name in enumerate(("go", "tell", "start", "result"))}
+        names = {name: base + number for number, name in enumerate(("go", "tell", "start", "result", "gate"))}
+        passed = {"go": go_reader, "tell": tell, "start": start, "result": result}
+        listener = self._filter.listener if self._filter else None
+        gate = -1
+        if listener:
+            from runtime.seccomp_listener import gate_pair
+
+            gate, passed["gate"] = gate_pair()
+            self._open(gate, passed["gate"])
+            listener.gate, listener.tell = names["gate"], names["tell"]
         waits = Program()
         self._emit_waiting(waits, rootfs, names, process)
         steps = [[call.name, call.action, call.path] for call in waits.calls]
@@ -169,7 +177,7 @@ class _Maker:
         emit_birth(births, process, joined)
         emit_clock(births, bundle)
         emit_joining_by_path(births, bundle, self._opened)
-        for name, fd in (("go", go_reader), ("tell", tell), ("start", start), ("result", result)):
+        for name, fd in passed.items():
             births.call("dup3", fd, names[name], 0)
         if rootfs.slave >= 0:
             stdio = (rootfs.slave, rootfs.slave, rootfs.slave)
@@ -195,6 +203,16 @@ class _Maker:
             self._await(told, waits)
             self._hooks("createContainer", pid=self._pid)
             os.write(go_writer, b"2")
+        if listener:
+            self._await(told, waits)
+            pidfd = linux.pidfd_open(self._pid)
+            self._open(pidfd)
+            try:
+                listener.hand_over(self._pid, pidfd, self._state(), gate)
+            except RunError:
+                if linux.ended(pidfd):
+                    self._await(told, waits)  # what it says itself is why
+                raise
         self._await(told, waits)
         self._find_command(process)
         if rootfs.master >= 0:
@@ -226,7 +244,7 @@ class _Maker:
         else:
             call("fchdir", rootfs.tree, path="/")
         if bundle.hooks["createContainer"]:
-            call("write", names["tell"], _READY, len(_READY))
+            call("write", names["tell"], READY, len(READY))
             call("read", names["go"], b"\0", 1)
         rootfs.emit_root(program, pivot=not self._options.no_pivot, namespace=namespace)
         domain = bundle.linux.get("personality").get("domain").choice(*_PERSONALITIES)
@@ -240,7 +258,7 @@ class _Maker:
         call("close_range", first, names["go"], 0, action="close descriptors")
         emit_memory_policy(program, bundle.linux.get("memoryPolicy"))
         emit_identity(program, process, self._filter, keyring=not self._options.no_keyring)
-        call("write", names["tell"], _READY, len(_READY))
+        call("write", names["tell"], READY, len(READY))
         # Nobody waits for this pipe any more: what fails from here on is told to `start`.
         call("dup3", names["result"], names["tell"], os.O_CLOEXEC)
         call("read", names["start"], b"\0", 1, action="wait for start")
@@ -253,7 +271,7 @@ class _Maker:
     def _await(self, told: int, program: Program) -> None:
         """Wait until the process is as far as it should be. Raises what it could not do."""
         message = os.read(told, 4096)
-        if message == _READY:
+        if message == READY:
             return
         raise failure_of(message, [(call.name, call.action, call.path) for call in program.calls], self._bundle)
 
@@ -280,8 +298,10 @@ class _Maker:
     def _hooks(self, *names: str, pid: int = 0) -> None:
         for name in names:
             if self._bundle.hooks[name]:
-                state = {**self._container.described(), "pid": self._pid, "status": "creating"}
-                run_hooks(self._bundle.hooks[name], spell(state), pid=pid)
+                run_hooks(self._bundle.hooks[name], spell(self._state()), pid=pid)
+
+    def _state(self) -> "dict[str, Any]":
+        return {**self._container.described(), "pid": self._pid, "status": "creating"}
 
 
 def failure_of(message: bytes, steps: "list[tuple[str, str, str]]", bundle: Bundle) -> BoxError:

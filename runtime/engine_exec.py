@@ -18,7 +18,10 @@ from store.errors import BoxError, RunError, SetupFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    from runtime.seccomp_listener import Listener
 
 
 class ExecOptions:
@@ -109,15 +112,25 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
                 send_terminal(options.console_socket, master)
         emit_stdio(program, stdio, opened, terminal=process.terminal)
         seccomp = filter_of(bundle.linux.get("seccomp"), container.root)
-        program.call("close_range", 3 + options.preserved, 0xFFFFFFFF, 0, action="close descriptors")
+        first, ready = 3 + options.preserved, None
+        listener = seccomp.listener if seccomp else None
+        if listener:
+            from runtime.seccomp_listener import gate_pair
+
+            listener.gate = first  # of what is in its place nothing is needed any more
+            ours, theirs = gate_pair(first + 1)
+            opened += (ours, theirs)
+            program.call("dup3", theirs, first, os.O_CLOEXEC)
+            ready = _handing_over(listener, container.described(), ours)
+        program.call("close_range", first + bool(listener), 0xFFFFFFFF, 0, action="close descriptors")
         emit_memory_policy(program, bundle.linux.get("memoryPolicy"))
         emit_identity(program, process, seccomp)
-        emit_execution(program, process, seccomp, 3 + options.preserved)
+        emit_execution(program, process, seccomp, first)
         directory = group.open_for_clone(target)
         if directory is not None:
             opened.append(directory)
         born_in = [(pidfd, CLONE_FLAGS[kind], "") for kind in BORN_IN if kind == "pid" or kind in bundle.namespaces]
-        pid, failure = spawn_in(born_in, program, 0, directory)
+        pid, failure = spawn_in(born_in, program, 0, directory, ready)
         if failure is not None:
             os.waitpid(pid, 0)
             raise _error(failure, process)
@@ -129,6 +142,22 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
     finally:
         for fd in opened:
             os.close(fd)
+
+
+def _handing_over(listener: "Listener", state: "dict[str, Any]", gate: int) -> "Callable[[int], None]":
+    """What is done while the process waits at its gate."""
+
+    def ready(pid: int) -> None:
+        pidfd = linux.pidfd_open(pid)
+        try:
+            listener.hand_over(pid, pidfd, state, gate)
+        except RunError:
+            if not linux.ended(pidfd):  # else it tells itself what it could not do
+                raise
+        finally:
+            os.close(pidfd)
+
+    return ready
 
 
 def _error(failure: "Any", process: Process) -> BoxError:

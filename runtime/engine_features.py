@@ -41,11 +41,11 @@ def _seccomp() -> "dict[str, Any]":
 
     return {
         "enabled": True,
-        "actions": sorted(set(seccomp_policy.ACTIONS) - {"SCMP_ACT_NOTIFY"}),
+        "actions": sorted(seccomp_policy.ACTIONS),
         "operators": sorted(seccomp_policy.OPERATORS),
         "archs": sorted(name for name, known in seccomp_policy.ARCHITECTURES.items() if known),
         "knownFlags": sorted(seccomp_policy.FLAGS),
-        "supportedFlags": sorted(set(seccomp_policy.FLAGS) - {"SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"}),
+        "supportedFlags": sorted(seccomp_policy.FLAGS),
     }
 
 

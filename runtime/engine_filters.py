@@ -8,25 +8,28 @@ import posix as os
 
 from runtime.records import encode
 from runtime.seccomp_cache import keep_body, kept_body
-from store.errors import RunError
 from store.syscalls import MACHINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from runtime.bundle import Place
+    from runtime.seccomp_listener import Listener
 
 _COMPILER = ("seccomp.py", "seccomp_oci.py", "seccomp_policy.py", "syscall_numbers.py", "syscall_tables.py")
+_NEW_LISTENER = 8  # SECCOMP_FILTER_FLAG_NEW_LISTENER
 _MOST = 64  # profiles kept: a profile that is made for one container alone is not to fill a tmpfs
 
 
 class Filter:
-    """A compiled filter: its instructions, 8 bytes each, and the flags of seccomp(2) to install it with."""
+    """A compiled filter: its instructions, 8 bytes each, and the flags of seccomp(2) to install it with; `listener`, where some
+    call is answered by an agent."""
 
-    __slots__ = ("flags", "instructions")
+    __slots__ = ("flags", "instructions", "listener")
 
-    def __init__(self, instructions: bytes, flags: int) -> None:
+    def __init__(self, instructions: bytes, flags: int, place: "Place") -> None:
         self.instructions = instructions
         self.flags = flags
+        self.listener = _listener(place) if flags & _NEW_LISTENER else None
 
 
 def filter_of(place: "Place", root: str) -> "Filter | None":
@@ -37,16 +40,20 @@ def filter_of(place: "Place", root: str) -> "Filter | None":
     path = f"{directory}/{_key(place)}"
     body = kept_body(path)
     if body:
-        return Filter(body[8:], int.from_bytes(body[:8], "little"))
+        return Filter(body[8:], int.from_bytes(body[:8], "little"), place)
     from runtime import seccomp_oci, seccomp_policy
 
     policy = seccomp_policy.read(place.value)
-    if policy.notifies():
-        raise RunError("linux.seccomp: SCMP_ACT_NOTIFY is not supported yet", hint="use another action")
-    made = Filter(seccomp_oci.compile_policy(policy, MACHINE), policy.flags)
+    made = Filter(seccomp_oci.compile_policy(policy, MACHINE), policy.flags, place)
     _make_room(directory)
     keep_body(directory, path, made.flags.to_bytes(8, "little") + made.instructions)
     return made
+
+
+def _listener(place: "Place") -> "Listener":
+    from runtime.seccomp_listener import Listener
+
+    return Listener(place.value)
 
 
 def _key(place: "Place") -> str:

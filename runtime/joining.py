@@ -8,6 +8,10 @@ from runtime.spawn import spawn
 from store.errors import SetupFailed
 from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
 _PTMX = os.makedev(5, 2)
 _BORN_IN = {linux.CLONE_NEWPID: "pid", linux.CLONE_NEWTIME: "time"}
@@ -50,7 +54,11 @@ def open_terminal_in(root: int) -> tuple[int, int]:
 
 
 def spawn_in(
-    namespaces: "list[tuple[int, int, str]]", program: Program, flags: int = 0, cgroup: int | None = None
+    namespaces: "list[tuple[int, int, str]]",
+    program: Program,
+    flags: int = 0,
+    cgroup: int | None = None,
+    ready: "Callable[[int], object] | None" = None,
 ) -> "tuple[int, Failure | None]":
     """`spawn` into other namespaces that a child is born in and cannot join itself: each a descriptor of one, or a process'
     pidfd, and which (CLONE_NEWPID, CLONE_NEWTIME; the latter asks that this process has one thread), and its path for errors."""
@@ -65,7 +73,7 @@ def spawn_in(
                 errno = err.errno or 0
                 raise SetupFailed(f"join the {_BORN_IN[kind]} namespace", errno, os.strerror(errno), path=path) from err
             former[-1] = (own, kind)
-        return spawn(program, flags, cgroup)
+        return spawn(program, flags, cgroup, ready)
     finally:
         for own, kind in former:
             if kind:

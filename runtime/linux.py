@@ -48,6 +48,15 @@ def pidfd_send_signal(pidfd: int, number: int) -> None:
     syscall("pidfd_send_signal", _PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
 
 
+def ended(pidfd: int) -> bool:
+    """Whether the process behind it has ended."""
+    from select import POLLIN, poll
+
+    waiting = poll()
+    waiting.register(pidfd, POLLIN)
+    return bool(waiting.poll(0))
+
+
 def close_from(first: int) -> None:
     """close_range(2): close every descriptor from `first` on."""
     syscall("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)

@@ -17,19 +17,57 @@ Sources: config-linux.md of runtime-spec 1.2, "The Container Process State"; sec
 import posix as os
 
 from runtime.records import encode
-from runtime.seccomp_policy import ALLOW, LOG, Policy
+from runtime.seccomp_policy import ALLOW, LOG, Policy, read
 from store.errors import RunError
-from store.syscalls import syscall
+from store.syscalls import MACHINE, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from runtime.program import Program
 
 _PIDFD_GETFD = 438
 _LINK = "anon_inode:seccomp notify"
 _WAITING = ("read", "recvfrom", "ppoll")
 _ENDED = "linux.seccomp: the container's process ended before its agent had the listener"
 _MOST_PATH = 107  # sun_path, with its NUL
+
+
+class Listener:
+    """The agent's part of a filter: where it listens, and how a process behind the filter waits until it does.
+
+    `gate` is the process' descriptor of the socket at which it waits: to be set before `emit_waiting`. `tell`, where it is not
+    negative, is one on which it says before that it has come so far.
+    """
+
+    __slots__ = ("gate", "policy", "tell")
+
+    def __init__(self, profile: object) -> None:
+        self.policy = read(profile)
+        self.gate = self.tell = -1
+
+    def emit_waiting(self, program: "Program") -> None:
+        """Add the wait, right behind the filter. Raises RunError if the filter leaves no way to."""
+        gate = self.gate
+        name = waiting_call(self.policy, MACHINE, gate)
+        action = "wait for the seccomp agent"
+        if name == "read":
+            program.call(name, gate, b"\0", 1, action=action)
+        elif name == "recvfrom":
+            program.call(name, gate, b"\0", 1, 0, None, None, action=action)
+        else:  # struct pollfd: POLLIN
+            program.call(name, gate.to_bytes(4, "little") + b"\1\0\0\0", 1, None, None, 0, action=action)
+
+    def hand_over(self, pid: int, pidfd: int, state: "dict[str, Any]", gate: int) -> None:
+        """Take the listener from the process, give it to the agent with the container's `state`, and let the process go on by the
+        other end of its `gate`. Raises RunError."""
+        listener = take(pid, pidfd)
+        try:
+            deliver(self.policy.listener_path, process_state(state, self.policy.listener_metadata, pid), listener)
+        finally:
+            os.close(listener)
+        os.write(gate, b"1")
 
 
 def waiting_call(policy: Policy, machine: str, descriptor: int) -> str:
@@ -55,6 +93,19 @@ def waiting_call(policy: Policy, machine: str, descriptor: int) -> str:
     )
 
 
+def gate_pair(least: int = 3) -> tuple[int, int]:
+    """The two ends of a gate, the runtime's and the process', the latter's number at least this."""
+    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
+    from fcntl import F_DUPFD_CLOEXEC, fcntl
+
+    ours, theirs = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        moved = fcntl(theirs.fileno(), F_DUPFD_CLOEXEC, least)
+    finally:
+        theirs.close()
+    return ours.detach(), moved
+
+
 def take(pid: int, pidfd: int, *, seconds: float = 10) -> int:
     """A descriptor of our own of the listener that process `pid` has, or is about to have. Raises RunError.
 
@@ -77,9 +128,9 @@ def take(pid: int, pidfd: int, *, seconds: float = 10) -> int:
         time.sleep(0.0002)
 
 
-def process_state(state: "dict[str, Any]", metadata: str) -> "dict[str, Any]":
-    """The container process state: `state` is the container's, as the runtime's `state` command tells it."""
-    told: dict[str, Any] = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": state["pid"]}
+def process_state(state: "dict[str, Any]", metadata: str, pid: int) -> "dict[str, Any]":
+    """The container process state of the process `pid`: `state` is the container's, as the runtime's `state` command tells it."""
+    told: dict[str, Any] = {"ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid}
     if metadata:
         told["metadata"] = metadata
     told["state"] = state

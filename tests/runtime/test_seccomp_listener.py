@@ -114,7 +114,7 @@ def test_the_agent_gets_listener_and_state_and_answers(
     pid = born(policy, theirs, "mkdirat")
     pidfd = os.pidfd_open(pid)
     listener = take(pid, pidfd)
-    deliver(policy.listener_path, process_state({**STATE, "pid": pid}, "meta"), listener)
+    deliver(policy.listener_path, process_state({**STATE, "pid": pid}, "meta", pid), listener)
     os.close(listener)
     ours.send(b"x")
     _, status = os.waitpid(pid, 0)
@@ -173,8 +173,8 @@ def test_a_process_that_never_installs_it_is_not_waited_for_without_end() -> Non
 
 def test_an_agent_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=f"the agent at {tmp_path}/agent cannot be reached: no such file"):
-        deliver(f"{tmp_path}/agent", process_state(STATE, ""), 0)
+        deliver(f"{tmp_path}/agent", process_state(STATE, "", 42), 0)
 
 
 def test_without_metadata_the_state_has_none() -> None:
-    assert "metadata" not in process_state(STATE, "")
+    assert "metadata" not in process_state(STATE, "", 42)
