@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from builder.cache import Cache
 from builder.origins import recall
-from store.digest import Digest, chain_id, digest_of_name
+from store.digest import Descriptor, Digest, chain_id, digest_of_name
+from store.images import Layer
 from store.layout import Store
 
 KEPT_FOR = 30 * 86400  # seconds
@@ -43,6 +44,17 @@ def kept(store: Store, *, now: float | None = None) -> set[str]:
         if parts is not None:
             digests.add(str(chain_id(Digest.parse(parts.parent) if parts.parent else None, Digest.parse(result.diff_id))))
     return digests
+
+
+def steps(store: Store) -> Iterator[tuple[str, Layer]]:
+    """The layer of each step that is remembered, with the chain id of what it lies on (empty for nothing)."""
+    cache = cache_of(store)
+    for key, _ in list(_entries(f"{cache.directory}/steps")):
+        result, parts = cache.result(key), cache.parts(key)
+        if result is not None and result.digest and parts is not None:
+            blob = Descriptor(result.media_type, Digest.parse(result.digest), result.size)
+            diff_id = Digest.parse(result.diff_id)
+            yield parts.parent, Layer(blob, diff_id, chain_id(Digest.parse(parts.parent) if parts.parent else None, diff_id))
 
 
 def sweep(store: Store, *, now: float | None = None) -> int:

@@ -1,6 +1,7 @@
 """Checking all of a store, and mending what can be made again from what is whole.
 
-Everything with a digest is read and hashed; snapshots are compared with what their tars make. It is done under a lease, so other
+Everything with a digest is read and hashed; snapshots are compared with what their tars make, whether an image has the stack or
+only the build cache. It is done under a lease, so other
 commands go on; nothing is mended by a guess, and nothing is thrown away that something needs: what cannot be mended is named with
 the images that need it and with what brings it back.
 """
@@ -19,6 +20,7 @@ from store.documents import parse_object
 from store.errors import StoreError
 from store.images import Image, Layer, parse_manifest
 from store.layout import Store
+from store.leases import leased
 from store.marks import Marks
 from store.prepared import boot_id, parse_prepared, read_text, signature, spell
 from store.record import Record
@@ -26,8 +28,15 @@ from store.references import Named
 
 AGAIN = "load, pull or build {images} again"
 OURS = "box fsck --repair"
+UNKNOWN = "nothing says what it was made of"
 
 Progress = Callable[[str], None]
+Steps = Callable[[], Iterable[tuple[str, Layer]]]
+
+
+def no_steps() -> Iterable[tuple[str, Layer]]:
+    """The `steps` of a store without a build cache."""
+    return ()
 
 
 class Finding(Record):
@@ -46,13 +55,15 @@ class Finding(Record):
 
 
 class Checked(Record):
-    """What was looked at, and what was found."""
+    """What was looked at, and what was found. `unknown` are the stacks that something was made of, nobody knows what: no image
+    has them, and no step of a build left them."""
 
     blobs: int
     tars: int
     snapshots: int
     images: int
     findings: tuple[Finding, ...]
+    unknown: tuple[Digest, ...] = ()
 
     @property
     def damaged(self) -> tuple[Finding, ...]:
@@ -61,12 +72,14 @@ class Checked(Record):
 
 
 class Known(Record):
-    """What the store should be: its images, whole ones by their descriptors, and who needs what."""
+    """What the store should be: its images, whole ones by their descriptors, who needs what, and of the broken ones what is known
+    of their parts (`documents`)."""
 
     entries: tuple[Named, ...]
     whole: dict[Digest, Image]
     broken: dict[Digest, str]
     needs: dict[str, tuple[str, ...]]
+    documents: dict[Digest, set[str]]
 
     def names(self, digest: str) -> tuple[str, ...]:
         """The images that need this blob, tar or stack."""
@@ -84,24 +97,30 @@ def known(store: Store) -> Known:
     whole: dict[Digest, Image] = {}
     broken: dict[Digest, str] = {}
     needs: dict[str, list[str]] = {}
+    documents: dict[Digest, set[str]] = {}
     with store.shared():
         entries = store.references.all()
         for entry in entries:
             given = entry.descriptor
-            parts: Iterable[str] = _of_broken(store, given)
+            parts: Iterable[str]
             try:
                 parts = marks.of(given).parts
                 whole[given.digest] = store.images.load(given)
             except StoreError as err:
                 broken[given.digest] = _reason(err)
+                documents[given.digest], layers = _of_broken(store, given)
+                parts = documents[given.digest] | layers
             for part in parts:
                 needs.setdefault(str(part), []).append(shown(entry))
             store.use(*parts)
-    return Known(tuple(entries), whole, broken, {part: tuple(dict.fromkeys(names)) for part, names in needs.items()})
+    return Known(tuple(entries), whole, broken, {part: tuple(dict.fromkeys(names)) for part, names in needs.items()}, documents)
 
 
-def check(store: Store, *, progress: Progress | None = None) -> Checked:
-    """Look at everything. OSErrors of reading are findings, too."""
+def check(store: Store, *, steps: Steps = no_steps, progress: Progress | None = None) -> Checked:
+    """Look at everything. OSErrors of reading are findings, too.
+
+    `steps` gives the layers that a build cache knows, each with the chain id of what it lies on (empty for nothing).
+    """
     say = progress or (lambda _: None)
     with store.leased():
         try:
@@ -122,15 +141,12 @@ def check(store: Store, *, progress: Progress | None = None) -> Checked:
         findings += _missing(store, what, bad)
         bad = {finding.digest for finding in findings}
         say("snapshots")
-        snapshots = 0
-        for image in what.whole.values():
-            for finding in _snapshots(store, image, what, bad):
-                snapshots += 1
-                if finding.what and finding not in findings:
-                    findings.append(finding)
+        stacks, unknown = _stacks(store, what, steps)
+        verified = list(_snapshots(store, stacks, what, bad))
+        findings += [finding for finding in verified if finding.what]
         say("prepared images")
         findings += _prepared(store, what)
-    return Checked(len(blobs), len(tars), snapshots, len(what.entries), tuple(findings))
+    return Checked(len(blobs), len(tars), len(verified), len(what.entries), tuple(findings), tuple(unknown))
 
 
 def shown(entry: Named) -> str:
@@ -200,14 +216,14 @@ def _bytes(blobs: Blobs, digest: Digest, reason: str, what: Known, store: Store)
     return Finding(place, reason, names, _hint(digest, what, store, place), digest)
 
 
-def _of_broken(store: Store, given: Descriptor) -> set[str]:
-    """What is known of the parts of an image, whole or not."""
-    parts = {str(given.digest)}
+def _of_broken(store: Store, given: Descriptor) -> tuple[set[str], set[str]]:
+    """What is known of a broken image: its manifest with its config, and its layers."""
+    documents = {str(given.digest)}
     try:
         _, config, layers = parse_manifest(store.blobs.read(given), given)
     except StoreError:
-        return parts
-    return parts | {str(part.digest) for part in (config, *layers)}
+        return documents, set()
+    return documents | {str(config.digest)}, {str(layer.digest) for layer in layers}
 
 
 def _missing(store: Store, what: Known, bad: set[Digest | None]) -> Iterator[Finding]:
@@ -228,8 +244,8 @@ def _missing(store: Store, what: Known, bad: set[Digest | None]) -> Iterator[Fin
 def _broken_images(store: Store, what: Known, bad: set[Digest]) -> Iterator[Finding]:
     for digest, reason in what.broken.items():
         names = what.names(digest)
-        if digest in bad:
-            continue  # its manifest is named among the blobs
+        if bad & what.documents[digest]:
+            continue  # its manifest or its config is named among the blobs
         yield Finding(
             "index.json", f"image {digest.hex[:12]}: {reason}", names,
             f"{AGAIN.format(images=', '.join(names))}, or delete it: box rmi {digest.hex[:12]}", digest,
@@ -254,23 +270,54 @@ def origins(store: Store, what: Known, digest: Digest) -> Iterator[str]:
                     yield path
 
 
-def _snapshots(store: Store, image: Image, what: Known, bad: set[Digest | None]) -> Iterator[Finding]:
-    """One for each snapshot, with an empty `what` for a whole one; from the lowest up, since each is made on those below."""
-    for number, layer in enumerate(image.layers):
+def _stacks(store: Store, what: Known, steps: Steps) -> tuple[list[tuple[Layer, ...]], list[Digest]]:
+    """The stacks of which there is a snapshot, in the lease from now on, the lowest first; and those that nothing explains."""
+    present = store.snapshot_chains()
+    with store.shared():
+        busy = leased(store.drafts.path, but=store.lease)  # what is being made is handed over before its lease ends
+        known: dict[str, tuple[str, Layer]] = {str(layer.chain_id): (parent, layer) for parent, layer in steps()}
+        for image in what.whole.values():
+            parent = ""
+            for layer in image.layers:
+                known[layer.chain_id] = (parent, layer)
+                parent = layer.chain_id
+        stacks: list[tuple[Layer, ...]] = []
+        unknown: list[Digest] = []
+        for chain in present:
+            stack: list[Layer] = []
+            at = str(chain)
+            while at in known and len(stack) <= len(known):
+                at, layer = known[at]
+                stack.insert(0, layer)
+            store.use_layers(stack)
+            if not at and (what.names(chain) or all(_has(store, layer) for layer in stack)):
+                stacks.append(tuple(stack))
+            elif chain not in busy and any(map(os.path.lexists, store.snapshot_places(chain))):
+                unknown.append(chain)
+    return sorted(stacks, key=len), unknown
+
+
+def _has(store: Store, layer: Layer) -> bool:
+    return store.blobs.has(layer.descriptor.digest) or store.has_tar(layer.diff_id)
+
+
+def _snapshots(store: Store, stacks: Iterable[tuple[Layer, ...]], what: Known, bad: set[Digest | None]) -> Iterator[Finding]:
+    """One for each stack, with an empty `what` where all that was made of it is whole. They come from the lowest up, since each
+    is made on those below."""
+    damaged: set[Digest] = set()
+    for stack in stacks:
+        layer = stack[-1]
         places = [path for path in store.snapshot_places(layer.chain_id) if os.path.lexists(path)]
-        if not places:
-            continue
-        if layer.diff_id in bad or layer.descriptor.digest in bad:
-            return  # there is nothing to compare it with; the layer itself is named
+        if not places or any(each.diff_id in bad or each.descriptor.digest in bad or each.chain_id in damaged for each in stack):
+            continue  # there is nothing to compare it with; what is damaged further down is named
         try:
-            found = (driver.verify(layer, image.layers[:number]) for driver in store.drivers())
+            found = (driver.verify(layer, stack[:-1]) for driver in store.drivers())
             reason = next(filter(None, found), "")
         except (StoreError, OSError) as err:
             reason = _reason(err)
-        place = place_of(store, places[0])
-        yield Finding(place, reason, what.names(layer.chain_id), OURS, layer.chain_id, image.layers[: number + 1])
         if reason:
-            return
+            damaged.add(layer.chain_id)
+        yield Finding(place_of(store, places[0]), reason, what.names(layer.chain_id), OURS, layer.chain_id, stack)
 
 
 def _prepared(store: Store, what: Known) -> Iterator[Finding]:

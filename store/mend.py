@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import FileIO
 
 from store import fsck
@@ -15,7 +15,7 @@ from store.digest import MANIFESTS, OCI_LAYER, OCI_MANIFEST, Descriptor, Digest
 from store.documents import DOCUMENT_LIMIT, parse_object, text_at
 from store.errors import StoreError
 from store.faults import Attempt
-from store.fsck import OURS, Checked, Finding, Progress
+from store.fsck import OURS, Checked, Finding, Progress, Steps, no_steps
 from store.grave import Grave
 from store.images import Image, parse_config, parse_manifest
 from store.layout import OCI_LAYOUT, Store
@@ -34,14 +34,18 @@ def no_source(_: Descriptor) -> Readable | None:
 
 
 def check_and_mend(
-    store: Store, *, used: Used = nothing_used, source: Source = no_source, progress: Progress | None = None
-) -> Checked:
+    store: Store, *, used: Used = nothing_used, ended: Used = nothing_used, steps: Steps = no_steps, source: Source = no_source,
+    progress: Progress | None = None,
+) -> Checked:  # fmt: skip
     """Check everything, mend what can be, and check again: `mended` is what was found damaged and is whole now.
 
-    `used` gives what running containers stand on: no tree is taken from under them. `source` gives the bytes of a blob from
-    elsewhere; they are verified. Safe beside any other command. What cannot be mended stays as it is.
+    `used` gives what running containers stand on: no tree is taken from under them; `ended` the same of all containers, whose
+    trees can be made again and nothing more. `steps` is as for `fsck.check`. `source` gives the bytes of a blob from elsewhere;
+    they are verified. Safe beside any other command. What cannot be mended stays as it is; a tree of which nobody knows what it
+    should be is dropped.
     """
-    checked = fsck.check(store, progress=progress)
+    checked = fsck.check(store, steps=steps, progress=progress)
+    dropped = list(_drop_unknown(store, checked.unknown, ended))
     found: dict[str, Finding] = {}
     hints: dict[str, str] = {}
     for _ in range(ROUNDS):
@@ -53,11 +57,11 @@ def check_and_mend(
             hint = _mend(store, finding, used, source)
             if hint:
                 hints[finding.place] = hint
-        checked = fsck.check(store, progress=progress)
+        checked = fsck.check(store, steps=steps, progress=progress)
     left = {finding.place for finding in checked.findings}
     mended = [_changed(finding, finding.hint, mended=True) for place, finding in found.items() if place not in left]
     rest = [_changed(finding, hints.get(finding.place, finding.hint), mended=False) for finding in checked.findings]
-    return Checked(checked.blobs, checked.tars, checked.snapshots, checked.images, (*mended, *rest))
+    return Checked(checked.blobs, checked.tars, checked.snapshots, checked.images, (*dropped, *mended, *rest), checked.unknown)
 
 
 def _changed(finding: Finding, hint: str, *, mended: bool) -> Finding:
@@ -169,6 +173,22 @@ def _restore(store: Store, finding: Finding, digest: Digest, used: Used, source:
     if names or what.broken:  # a broken image may need it, who knows
         return finding.hint
     return _drop(store, finding, digest, used)
+
+
+def _drop_unknown(store: Store, chains: Iterable[Digest], used: Used) -> Iterator[Finding]:
+    """Move away what was made of these stacks, but for those that somebody uses; what is needed once more is made anew."""
+    if not chains:
+        return
+    with Grave(store.drafts) as grave, store.exclusive(patience=PATIENCE) as alone:
+        if not alone:
+            return
+        needed = Needed.now(store, keep_nothing, used)
+        for chain in chains:
+            if chain in needed.leased or chain in needed.used.trees:
+                continue
+            for path in store.snapshot_places(chain):
+                if grave.take(path) is not None:
+                    yield Finding(fsck.place_of(store, path), fsck.UNKNOWN, digest=chain, mended=True)
 
 
 def _drop(store: Store, finding: Finding, digest: Digest, used: Used) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from hashlib import sha256
 from types import TracebackType
@@ -43,6 +44,7 @@ from store.layers import read_layer
 from store.lowers import Found, Lowers
 from store.overlay import mount_overlay
 from store.prepared import boot_id, read_text
+from store.same_index import index_difference
 from store.snapshot_overlay import OverlayDriver
 from store.syscalls import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY
 from store.tar_read import TarReader
@@ -117,10 +119,12 @@ class ErofsDriver:
 
     def verify(self, layer: Layer, below: Sequence[Layer]) -> str | None:
         """See Driver."""
-        for layers, path in self._indexes(layer):
+        for layers, path in reversed(self._indexes(layer)):
             reason = self._damage(path)
             if reason is None and layers == 1:
                 reason = self._difference(layer, below, path)
+            elif reason is None:
+                reason = self._merged_difference((*below, layer), layers, path)
             if reason is not None:
                 return f"{path.removeprefix(self._store.root + '/')}: {reason}"
         return None
@@ -204,10 +208,32 @@ class ErofsDriver:
             return os.strerror(err.errno or 0).lower()
 
     def _difference(self, layer: Layer, below: Sequence[Layer], path: str) -> str | None:
-        with IndexMaking(self, below) as making, self._store.open_layer(layer) as source:
-            made = making.build(layer, read_layer(source, making, layer))
+        made = self._made(layer, below)
         with open(path, "rb", buffering=0) as file:
             return None if file.readall() == made else "it is not what the layer's tar makes"
+
+    def _made(self, layer: Layer, below: Sequence[Layer]) -> bytearray:
+        """The layer's own index as its tar makes it."""
+        with IndexMaking(self, below) as making, self._store.open_layer(layer) as source:
+            return making.build(layer, read_layer(source, making, layer))
+
+    def _merged_difference(self, chain: Sequence[Layer], layers: int, path: str) -> str | None:
+        """What an index of several layers does not show as those of each of them do, which were verified before."""
+        with ExitStack() as stack:
+            paths = []
+            for end in range(len(chain), len(chain) - layers, -1):
+                own = self._index(chain[end - 1], 1)
+                if not os.path.exists(own):
+                    draft = self.drafts.file()
+                    stack.callback(draft.close)
+                    write_all(draft.descriptor, self._made(chain[end - 1], chain[: end - 1]))
+                    own = f"/proc/self/fd/{draft.descriptor}"
+                paths.append(own)
+            below = _View(self, chain[:-layers])
+            stack.callback(below.close)
+            with open(path, "rb", buffering=0) as file:
+                place = index_difference(file.readall(), merge_indexes(paths, below), below)
+        return None if place is None else f"at {place} it is not what the layers' indexes make together"
 
     def _make(self, chain: Sequence[Layer]) -> None:
         """Make the index of the topmost layer of `chain` from its tar."""

@@ -37,9 +37,15 @@ def main(values: Values) -> int:
     repair = values.flag("repair")
     say = _progress()
     if repair:
-        checked = check_and_mend(store, used=lambda: in_use(store.root, running=True), progress=say)
+        checked = check_and_mend(
+            store,
+            used=lambda: in_use(store.root, running=True),
+            ended=lambda: in_use(store.root),
+            steps=lambda: retention.steps(store),
+            progress=say,
+        )
     else:
-        checked = fsck.check(store, progress=say)
+        checked = fsck.check(store, steps=lambda: retention.steps(store), progress=say)
     cache = [
         fsck.Finding(place, reason, (), "it costs a build step; " + fsck.OURS, mended=repair)
         for place, reason in retention.check(store, repair=repair)
@@ -50,6 +56,8 @@ def main(values: Values) -> int:
     else:
         for finding in findings:
             print(_text(finding))
+        for chain in checked.unknown:
+            print(f"unknown: the snapshot of {chain}: {fsck.UNKNOWN}")
         print(_summary(checked, findings))
     return 1 if any(not finding.mended for finding in findings) else 0
 
@@ -87,4 +95,6 @@ def _summary(checked: Checked, findings: list[Finding]) -> str:
     damaged = sum(not finding.mended for finding in findings)
     mended = len(findings) - damaged
     said = [f"{damaged} damaged" if damaged else "nothing is damaged", *([f"{mended} mended"] if mended else [])]
+    if checked.unknown:
+        said.append(f"{len(checked.unknown)} could not be checked ('box fsck --repair' drops what nothing uses)")
     return f"{looked}: {', '.join(said)}"

@@ -181,3 +181,30 @@ def test_an_image_that_is_mounted_stays(box: Box, tiny: str) -> None:
         box("umount", tiny)
     box("prune", "-af")
     assert blobs() == set()
+
+
+def test_fsck_looks_at_what_only_the_build_cache_has(box: Box, tmp_path: Path) -> None:
+    """A build that failed at its second step left the tree of the first: damaged, it would get into the next build's layers."""
+    boxfile = "box: 1\nname: app\nbase: {host: [sh, cp, cat]}\nsteps:\n  - run: echo right > /first\n"
+    (tmp_path / "Boxfile").write_text(boxfile + "  - run: exit 3\n")
+    box("build", "-q", tmp_path, status=1)
+    assert box("fsck").stdout.endswith(": nothing is damaged\n")
+    (first,) = (path for path in Path(root()).glob("snapshots/*/tree/first"))
+    first.write_text("wrong\n")
+    place = f"snapshots/{first.parts[-3]}"
+    assert f"damaged: {place}: " in box("fsck", status=1).stdout
+    assert f"mended: {place}: " in box("fsck", "--repair").stdout
+    (tmp_path / "Boxfile").write_text(boxfile + "  - run: cp /first /second\nconfig: {cmd: [cat, /second]}\n")
+    box("build", "-q", tmp_path)
+    assert box("run", "--rm", "app").stdout == "right\n"
+
+
+def test_fsck_names_a_snapshot_that_nothing_explains_and_repair_drops_it(box: Box, tiny: str) -> None:
+    stray = Path(root()) / "snapshots" / ("5" * 64)
+    (stray / "tree").mkdir(parents=True)
+    done = box("fsck")
+    assert f"unknown: the snapshot of sha256:{'5' * 64}: nothing says what it was made of\n" in done.stdout
+    assert "1 could not be checked" in done.stdout
+    assert f"mended: snapshots/{'5' * 64}: " in box("fsck", "--repair").stdout
+    assert not stray.exists()
+    assert box("fsck").stdout.endswith(": nothing is damaged\n")

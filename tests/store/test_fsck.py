@@ -4,7 +4,7 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,12 @@ from store.blobs import Readable
 from store.collect import gc
 from store.digest import OCI_LAYER_GZIP, Descriptor, Digest
 from store.errors import StoreError
-from store.images import stack
+from store.images import Layer, stack
 from store.layout import Store
 from store.marks import InUse
 from store.mend import check_and_mend
 from store.prepare import prepare
+from store.snapshot_overlay import OverlayDriver
 from tests.store.samples import CONFIG, compressed, damage, layer_tar, put_image
 
 FILES = {"dir/a": b"first", "b": b"second"}
@@ -221,6 +222,55 @@ def test_a_layer_and_the_trees_on_top_of_it_are_mended_in_one_go(root: str) -> N
     assert checked.damaged == ()
     assert len(checked.findings) == 3
     whole(store)
+
+
+def test_what_is_wrong_with_a_config_is_told_once(store: Store) -> None:
+    image = store.images.load(put_image(store, "app", FILES))
+    spoil(store.blobs.path(image.id))
+    (finding,) = fsck.check(store).findings
+    assert finding.place == f"blobs/sha256/{image.id.hex}"
+    assert finding.images == ("app:latest",)
+
+
+@pytest.mark.needs("root", "overlay")
+def test_a_layer_that_images_share_is_looked_at_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(root, "overlay")
+    for number in range(5):
+        put_image(store, f"app{number}", FILES, {"c": b"third"}, {"own": b"%d" % number})
+        prepare(store, f"app{number}")
+    asked: list[Digest] = []
+    verify = OverlayDriver.verify
+
+    def counted(self: OverlayDriver, layer: Layer, below: Sequence[Layer]) -> str | None:
+        if type(self) is OverlayDriver:
+            asked.append(layer.chain_id)
+        return verify(self, layer, below)
+
+    monkeypatch.setattr(OverlayDriver, "verify", counted)
+    assert fsck.check(store).snapshots == len(asked) == len(set(asked)) == 2 + 5
+
+
+@pytest.mark.needs("root", "overlay")
+def test_a_tree_that_nothing_explains_is_dropped_unless_somebody_uses_it(root: str) -> None:
+    store = Store.open(root, "overlay")
+    image = put_image(store, "app", FILES)
+    prepare(store, "app")
+    (layer,) = store.images.load(image).layers
+    store.references.forget([image.digest])
+    checked = fsck.check(store)
+    assert (checked.findings, checked.unknown) == ((), (layer.chain_id,))
+    tree = Path(f"{root}/snapshots/{layer.chain_id.hex}")
+    assert check_and_mend(store, ended=lambda: InUse(trees=frozenset({str(layer.chain_id)}))).unknown == (layer.chain_id,)
+    other = Store.open(root, "overlay")
+    with other.leased():
+        other.use_layers([layer])
+        assert check_and_mend(store).unknown == ()  # its maker knows
+    assert tree.exists()
+    steps = [("", layer)]
+    assert fsck.check(store, steps=lambda: steps).unknown == ()
+    (finding,) = check_and_mend(store).findings
+    assert (finding.place, finding.mended) == (f"snapshots/{layer.chain_id.hex}", True)
+    assert not tree.exists()
 
 
 @pytest.mark.needs("root", "overlay")

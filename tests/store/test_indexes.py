@@ -5,23 +5,26 @@ import signal
 import subprocess
 import sys
 import threading
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from store import snapshot_erofs
+from store import fsck, snapshot_erofs
 from store.digest import OCI_LAYER_GZIP, Digest
+from store.erofs_format import DIGEST_SIZE
 from store.errors import BlobMissing, StoreError
 from store.images import Layer
 from store.images import stack as stack_of
 from store.layers import import_layer
 from store.layout import Store
+from store.mend import check_and_mend
 from store.snapshot_erofs import STACK_LIMIT
 from tests.store import seen
 from tests.store.archives import archive, directory, file, hardlink, pax, symlink
 from tests.store.drivers import Sides
-from tests.store.samples import compressed
+from tests.store.samples import CONFIG, compressed
 
 pytestmark = pytest.mark.needs("root", "overlay", "erofs")
 
@@ -208,6 +211,7 @@ sys.path.insert(0, sys.argv[1])
 from store.images import Layer
 from store.digest import Descriptor, Digest
 from store.layout import Store
+from store.mend import check_and_mend
 store = Store.open(sys.argv[2], "erofs")
 chain = []
 for line in sys.stdin.read().split():
@@ -308,3 +312,57 @@ def test_more_attributes_than_an_index_can_hold_are_refused(store: Store, sizes:
         import_layer(store, BytesIO(archive(pax(values) + file(b"f"))))
     assert "--driver overlay" in caught.value.hint
     assert os.listdir(store.drafts.path) == []
+
+
+def merged_at_once(store: Store, chain: list[Layer]) -> Path:
+    """The index of all but the lowest layer."""
+    for each in chain:
+        store.snapshots.delete(each.chain_id)
+    return Path(store.snapshots.trees(chain)[0])
+
+
+def image_of(store: Store, chain: list[Layer]) -> None:
+    store.references.set("app", store.images.create(CONFIG, chain))
+
+
+@pytest.mark.parametrize("steps", [[12], [10, 12, 21], [*range(9, 22)]], ids=str)
+def test_a_merged_index_is_found_to_be_right_whatever_it_was_merged_from(store: Store, steps: list[int]) -> None:
+    chain = stack(store, steps[-1])
+    for each in chain:
+        store.snapshots.delete(each.chain_id)
+    for height in steps:
+        store.snapshots.trees(chain[:height])
+    assert any(int(path.stem) > 1 for path in Path(store.root, "indexes").glob("*/*.erofs"))
+    image_of(store, chain)
+    assert fsck.check(store).findings == ()
+    for path in Path(store.root, "indexes").glob("*/1.erofs"):
+        path.unlink()  # then they are made for the comparison
+    assert fsck.check(store).findings == ()
+
+
+def digested(data: bytes) -> bytes:
+    """An index that says of itself that it is right."""
+    return data[:-DIGEST_SIZE] + sha256(data[:-DIGEST_SIZE]).digest()
+
+
+@pytest.mark.parametrize("what", ["content", "a mode", "another stack's"])
+def test_a_merged_index_that_shows_something_else_is_found_and_made_again(store: Store, what: str) -> None:
+    chain = stack(store, 12)
+    other = merged_at_once(store, chain[:11]).read_bytes()
+    merged = merged_at_once(store, chain)
+    data = bytearray(merged.read_bytes())
+    if what == "content":
+        at = data.index(b"d/11")  # where the symlink leads
+        data[at : at + 4] = b"d/10"
+    elif what == "a mode":
+        at = data.index((0o40700 + 11 % 8).to_bytes(2, "little"), 1200)
+        data[at] ^= 0o20
+    else:
+        data = bytearray(other)
+    merged.write_bytes(digested(bytes(data)))
+    image_of(store, chain)
+    (finding,) = fsck.check(store).findings
+    assert finding.place == f"indexes/{chain[-1].chain_id.hex}"
+    assert "11.erofs: at " in finding.what
+    assert "the layers' indexes make together" in finding.what
+    assert check_and_mend(store).damaged == ()
