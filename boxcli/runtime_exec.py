@@ -45,7 +45,7 @@ def answer(given: dict[str, Any], words: list[str], root: str, take: Callable[..
     options.console_socket = chosen.get("console_socket", "")
     options.pid_file = chosen.get("pid_file", "")
     options.cgroups = chosen.get("cgroup", [])
-    options.preserved = preserved(chosen.get("preserve_fds", "0"))
+    options.preserved, options.listening = preserved(chosen.get("preserve_fds", "0"))
     return execute(root, identity, document, options)
 
 

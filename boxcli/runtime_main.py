@@ -184,17 +184,23 @@ def _absolute(path: str) -> str:
     return path if path.startswith("/") else f"{os.getcwd()}/{path}"
 
 
-def preserved(text: str) -> int:
-    """How many descriptors behind the first three are the container's. Called before any is opened here: each of them is there,
-    so none that box opens can take such a place."""
+def preserved(text: str) -> tuple[int, int]:
+    """How many descriptors behind the first three are the container's, and how many of these, the first, are sockets by which
+    systemd starts it. Called before any is opened here: each of them is there, so none that box opens can take such a place."""
     if not text.isdigit() or int(text) > 1 << 16:
         raise UsageError(f"--preserve-fds takes a number, not {text!r}")
-    for number in range(3, 3 + int(text)):
+    said = os.environ.get(b"LISTEN_FDS", b"")
+    for_us = os.environ.get(b"LISTEN_PID", b"") == b"%d" % os.getpid()
+    listening = int(said) if for_us and said.isdigit() and len(said) < 6 else 0
+    for number in range(3, 3 + listening + int(text)):
         try:
             os.fstat(number)
         except OSError as err:
-            raise UsageError(f"--preserve-fds {text}: descriptor {number} is not open") from err
-    return int(text)
+            where = "LISTEN_FDS" if number < 3 + listening else "--preserve-fds"
+            raise UsageError(
+                f"{where} {text if number >= 3 + listening else listening}: descriptor {number} is not open"
+            ) from err
+    return listening + int(text), listening
 
 
 def _creation(given: dict[str, Any]) -> Any:
@@ -207,10 +213,7 @@ def _creation(given: dict[str, Any]) -> Any:
     options.no_pivot = given.get("no_pivot", False)
     options.no_keyring = given.get("no_keyring", False)
     options.manager = given.get("manager", "systemd" if given.get("systemd") else "cgroupfs")
-    options.preserved = preserved(given.get("preserve_fds", "0"))
-    listening = os.environ.get(b"LISTEN_FDS", b"")
-    if listening.isdigit() and not options.preserved:  # systemd's sockets are the container's
-        options.preserved = preserved(listening.decode())
+    options.preserved, options.listening = preserved(given.get("preserve_fds", "0"))
     return options
 
 

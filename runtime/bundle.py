@@ -140,6 +140,11 @@ class Process:
         self.io_priority = place.get("ioPriority")
         self.affinity = place.get("execCPUAffinity")
 
+    def listen(self, sockets: int) -> None:
+        """Tell the process that so many descriptors behind its first three are sockets that started it: sd_listen_fds(3)."""
+        if sockets and not any(item.startswith("LISTEN_FDS=") for item in self.env):
+            self.env += [f"LISTEN_FDS={sockets}", "LISTEN_PID=1"]
+
 
 def _limits(place: Place) -> list[tuple[str, int, int]]:
     found: dict[str, tuple[str, int, int]] = {}

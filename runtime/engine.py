@@ -39,7 +39,18 @@ class Options:
     """What `create` is told besides the bundle. With `terminal` "caller" its master is left in `master`, with "container" the
     container has it itself (nobody else wants it); else it goes to the console socket."""
 
-    __slots__ = ("config", "console_socket", "manager", "master", "no_keyring", "no_pivot", "pid_file", "preserved", "terminal")
+    __slots__ = (
+        "config",
+        "console_socket",
+        "listening",
+        "manager",
+        "master",
+        "no_keyring",
+        "no_pivot",
+        "pid_file",
+        "preserved",
+        "terminal",
+    )
 
     def __init__(self) -> None:
         self.config = ""
@@ -47,7 +58,7 @@ class Options:
         self.pid_file = ""
         self.terminal = ""
         self.master = -1
-        self.preserved = 0
+        self.preserved = self.listening = 0  # descriptors behind the first three; of these, the first are systemd's sockets
         self.manager = "cgroupfs"
         self.no_pivot = self.no_keyring = False
 
@@ -147,6 +158,7 @@ class _Maker:
         process = bundle.process
         if process is None or group is None:
             raise ValueError("checked by `create`")
+        process.listen(self._options.listening)
         go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
         told, tell = os.pipe2(os.O_CLOEXEC)
         start = os.open(f"{self._container.path}/start", os.O_RDWR | os.O_CLOEXEC)

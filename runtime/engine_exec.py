@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 class ExecOptions:
     """What `exec` is told besides the process."""
 
-    __slots__ = ("cgroups", "console_socket", "detach", "pid_file", "preserved")
+    __slots__ = ("cgroups", "console_socket", "detach", "listening", "pid_file", "preserved")
 
     def __init__(self) -> None:
         self.cgroups: list[str] = []
         self.console_socket = ""
         self.pid_file = ""
-        self.preserved = 0
+        self.preserved = self.listening = 0
         self.detach = False
 
 
@@ -79,6 +79,7 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
         sets = whole.get("capabilities") or {}
         whole["capabilities"] = {**sets, **{name: [*(sets.get(name) or []), *names] for name, names in added[1].items()}}
     process = Process(Place(whole, "process"))
+    process.listen(options.listening)
     if process.terminal and options.detach and not options.console_socket:
         raise RunError("process.terminal is set and there is no --console-socket", hint="engines give one; or leave out --tty")
     opened: list[int] = []
