@@ -58,6 +58,8 @@ def main() -> int:
         "pytest",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "pytest_timeout",  # what is installed there has no metadata to find a plugin by
         "--color=no",
         "--durations=8",
         "-q",
