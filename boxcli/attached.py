@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from boxcli import readers
@@ -36,10 +35,9 @@ def proxied(values: Values) -> bool:
 
 def status_of(outcome: Outcome | None) -> int:
     """The exit status of a command that was attached: the container's, or 0 for a user who has detached."""
-    from boxcli.verbs.run import OUT_OF_MEMORY
+    from boxcli.verbs.run import explain
 
     if outcome is None:
         return 0
-    if outcome.oom:
-        os.write(2, OUT_OF_MEMORY)
+    explain(outcome)
     return outcome.status

@@ -56,6 +56,7 @@ def container(root: str, name: str) -> dict[str, Any]:
             "ExitCode": found.exit_status or 0,
             "OOMKilled": bool(found.oom),
             "Error": found.error,
+            "Reason": found.reason,
             "StartedAt": amounts.stamp(found.started),
             "FinishedAt": amounts.stamp(found.finished),
         },

@@ -173,13 +173,13 @@ def network(text: str) -> str:
 
 
 def security(text: str) -> str:
-    """no-new-privileges[=true|false] or seccomp=unconfined, in one spelling."""
+    """no-new-privileges[=true|false], seccomp=unconfined or seccomp=log, in one spelling."""
     key, _, value = text.replace(":", "=", 1).partition("=")
     if key == "no-new-privileges" and value in ("", "true", "false"):
         return "no-new-privileges=" + (value or "true")
-    if key == "seccomp" and value == "unconfined":
-        return "seccomp=unconfined"
-    raise ValueError(f"{text!r} is not no-new-privileges=false or seccomp=unconfined")
+    if key == "seccomp" and value in ("unconfined", "log"):
+        return "seccomp=" + value
+    raise ValueError(f"{text!r} is not no-new-privileges=false, seccomp=unconfined or seccomp=log")
 
 
 def ulimit(text: str) -> tuple[str, int, int]:

@@ -42,7 +42,8 @@ def run_attached(spec: Spec, stdin: int, stdout: int, stderr: int, forward: bool
                 forwarding.to(process.pid)
             process.unread = copies.until_end(process.pid, first=True)
             copies.close()  # the log is whole before the container counts as ended
-            return process.finish()
+            outcome = process.finish()
+            return outcome if forwarding is None else forwarding.judge(outcome)
         except BaseException:
             process.abandon()
             raise

@@ -189,7 +189,7 @@ class Attachment:
                 if not message:
                     raise RunError("the process that looked after the container was killed", hint="'box ps -a' says how it ended")
                 if message[:1] == EXIT:
-                    return ended(message[1], bool(message[2]))
+                    return ended(message[1], bool(message[2]), "" if self.asked else message[3:].decode("utf-8", "replace"))
                 if message[:1] == TAKEN:
                     self.taken = True
                 else:
@@ -252,6 +252,6 @@ class Keys:
         return data[: len(data) - kept], False
 
 
-def ended(status: int, oom: bool) -> Outcome:
+def ended(status: int, oom: bool, reason: str) -> Outcome:
     """An Outcome of an exit status as a shell says it."""
-    return Outcome(status - 128 if status > 128 else status << 8, oom)
+    return Outcome(status - 128 if status > 128 else status << 8, oom, reason=reason)

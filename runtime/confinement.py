@@ -13,6 +13,7 @@ from store.errors import RunError
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, PR_CAP_AMBIENT = 38, 22, 47
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT_CLEAR_ALL, _KEYCTL_JOIN_SESSION_KEYRING = 24, 4, 1
 _SECCOMP_MODE_FILTER, _SECCOMP_SET_MODE_FILTER = 2, 1
+FILTER_FLAG_LOG = 2  # SECCOMP_FILTER_FLAG_LOG
 LAST_CAPABILITY = 63
 NO_LIMIT = 2**64 - 1
 
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
 def confine(
     program: Program, user: User, capability_mask: int, *, no_new_privileges: bool = True, seccomp: bytes = b"",
-    limits: "Iterable[tuple[str, int, int]]" = (),
+    filter_flags: int = 0, limits: "Iterable[tuple[str, int, int]]" = (),
 ) -> None:  # fmt: skip
-    """Add the steps that make the child `user`, with `capability_mask`, behind the filter `seccomp` (empty: none).
+    """Add the steps that make the child `user`, with `capability_mask`, behind the filter `seccomp` (empty: none), which is
+    installed with `filter_flags`.
 
     A user that is not root gets no capabilities, as with docker; the mask then still bounds what a set-user-id program may
     gain. Root gets no more than box itself has. Inheritable and ambient capabilities are always empty. Core dumps are off
@@ -46,7 +48,7 @@ def confine(
     for name, (soft, hard) in wanted.items():
         emit_limit(program, name, soft, hard)
     if seccomp and not no_new_privileges:
-        emit_filter(program, seccomp)  # without no_new_privs it takes CAP_SYS_ADMIN, which is about to go
+        emit_filter(program, seccomp, filter_flags)  # without no_new_privs it takes CAP_SYS_ADMIN, which is about to go
     emit_bounding(program, capability_mask)
     groups = b"".join([gid.to_bytes(4, "little") for gid in user.groups])
     call("setgroups", len(user.groups), groups)
@@ -59,7 +61,7 @@ def confine(
     if no_new_privileges:
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, action="set no_new_privs")
         if seccomp:
-            emit_filter(program, seccomp)
+            emit_filter(program, seccomp, filter_flags)
 
 
 def emit_bounding(program: Program, mask: int) -> None:

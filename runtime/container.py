@@ -28,18 +28,20 @@ from store.syscalls import exists
 FORWARDED = (1, 2, 3, 10, 12, 15, 18)
 
 ASKING, PATIENCE = (2, 15), 3  # INT and TERM: the third of them ends a container that did not heed the first two
-_EINVAL = 22
+_EINVAL, _SIGSYS, _BY_SIGNAL = 22, 31, 128
 _S_IFMT, _S_IFIFO, _SIGPIPE = 0o170000, 0o010000, 13
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
 
+    from runtime.diagnosis import Look
+
 
 class Process:
     """A container that runs, looked after by this process."""
 
-    __slots__ = ("group", "journal", "master", "outputs", "pid", "spec", "unread")
+    __slots__ = ("born", "group", "journal", "master", "outputs", "pid", "spec", "unread")
 
     def __init__(self, spec: Spec, journal: Journal) -> None:
         self.spec = spec
@@ -49,6 +51,7 @@ class Process:
         self.master = -1
         self.outputs: tuple[int, ...] = ()  # where it writes to by itself
         self.unread = False  # it was killed for writing where nobody reads
+        self.born = 0.0
 
     def finish(self) -> Outcome:
         """Wait for the end, and leave nothing of the container but, unless it is `removed`, its record."""
@@ -63,16 +66,32 @@ class Process:
         pipes = [fd for fd in self.outputs if os.fstat(fd).st_mode & _S_IFMT == _S_IFIFO]
         if pipes:
             self._watch(pipes)
+        filtered = self._wait()
         _, wait_status = os.waitpid(self.pid, 0)
-        self.pid = 0
+        pid, self.pid = self.pid, 0
         outcome = Outcome(_SIGPIPE if self.unread else wait_status)
         group = self._groups()
-        if group is not None:
-            if outcome.status:
+        if outcome.status:
+            if group is not None:
                 outcome.oom = group.oom_kills() > 0
                 outcome.pids_refused = group.pids_refused()
+            explicable = outcome.oom or outcome.pids_refused or outcome.status > _BY_SIGNAL or self.spec.log_refusals
+            if explicable and not self.unread:
+                from runtime.cause import cause
+
+                outcome.reason = cause(self.spec, outcome, pid, self.born, group, filtered=filtered)
+        if group is not None:
             group.delete()
         return outcome
+
+    def _wait(self) -> bool:
+        """Wait until it has ended, and leave it to be waited for: whether its system call filter killed it is known till then."""
+        ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        if ended is None or ended.si_code == os.CLD_EXITED or ended.si_status != _SIGSYS:
+            return False
+        from runtime.refusals import KILLED, state_of
+
+        return state_of(self.pid) == KILLED
 
     def _groups(self) -> Cgroup | None:
         """All its control groups, those too that somebody gave it while it ran (runtime.regroup)."""
@@ -100,7 +119,7 @@ class Process:
         if self.spec.removed:
             self.journal.remove()
         else:
-            self.journal.ended(outcome.status, outcome.signal, time.time(), outcome.oom)
+            self.journal.ended(outcome.status, outcome.signal, time.time(), outcome.oom, reason=outcome.reason)
             self.journal.close()
 
     def abandon(self) -> None:
@@ -139,7 +158,8 @@ def run(spec: Spec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, forward
             forwarding.to(process.pid)
         process.outputs = (stdout, stderr)
         try:
-            return process.finish()
+            outcome = process.finish()
+            return outcome if forwarding is None else forwarding.judge(outcome)
         except BaseException:
             process.abandon()
             raise
@@ -206,8 +226,11 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
             raise failed
         if spec.pid_file:
             write_pid(spec.pid_file, process.pid)
-        journal.started(process.pid, time.time())
-    except BaseException:
+        process.born = time.time()
+        journal.started(process.pid, process.born)
+    except BaseException as err:
+        if isinstance(err, BoxError):
+            journal.failed(err.message)
         if process.master >= 0:
             os.close(process.master)
         process.abandon()
@@ -257,7 +280,7 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
             descriptors.append(directory)
         process.pid, failure = spawn(program, namespaces, directory)
         if failure is not None:
-            return error_of(failure, command, rootfs.tree)
+            return error_of(failure, command, rootfs.place)
         process.master = rootfs.master
         born = True
         return None
@@ -269,12 +292,12 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
         rootfs.close()
 
 
-def error_of(failure: Failure, command: Command, tree: int) -> BoxError:
-    """What it means that a child failed: in its set-up, or because nothing could be executed in the root `tree`."""
+def error_of(failure: Failure, command: Command, look: "Look") -> BoxError:
+    """What it means that a child failed: in its set-up, or because nothing could be executed in the root that `look` shows."""
     if failure.call is None or failure.call.name == "execve":
         from runtime.diagnosis import not_executed
 
-        return not_executed(command, failure, tree)
+        return not_executed(command, failure, look)
     call = failure.call
     return SetupFailed(call.action, failure.errno, os.strerror(failure.errno), path=call.path)
 
@@ -304,6 +327,12 @@ class Forwarding:
             os.kill(self.pid, linux.SIGKILL if 0 < self.patience <= self.asked else number)
         except ProcessLookupError:
             pass
+
+    def judge(self, outcome: Outcome) -> Outcome:
+        """What somebody has asked for by a signal needs no explanation."""
+        if self.asked and outcome.signal is not None:
+            outcome.reason = ""
+        return outcome
 
     def to(self, pid: int) -> None:
         """The container's process is `pid`."""

@@ -7,7 +7,7 @@ identity, capabilities, no_new_privs, filter, execve. Each takes away what the o
 import posix as os
 
 from runtime import capabilities
-from runtime.confinement import confine
+from runtime.confinement import FILTER_FLAG_LOG, confine
 from runtime.linux import (
     CLONE_NEWCGROUP,
     PR_SET_DUMPABLE,
@@ -27,7 +27,7 @@ _FIRST_CLOSED = 4  # 0, 1, 2 are the program's, 3 is the lifeline
 class Command:
     """What is executed at last, in a container's root."""
 
-    __slots__ = ("argv", "capabilities", "cwd", "env", "limits", "no_new_privileges", "seccomp", "user")
+    __slots__ = ("argv", "capabilities", "cwd", "env", "filter_flags", "limits", "no_new_privileges", "seccomp", "user")
 
     def __init__(self, spec: Spec, user: User, argv: list[str], env: list[str], cwd: str) -> None:
         """`argv` as `user`, confined as `spec` says. Reads the compiled filter from the store."""
@@ -43,6 +43,7 @@ class Command:
         self.capabilities = spec.capabilities if spec.capabilities is not None else capabilities.RUN_DEFAULT
         self.no_new_privileges = spec.no_new_privileges
         self.seccomp = filter_bytes(spec.root, self.capabilities) if spec.seccomp else b""
+        self.filter_flags = FILTER_FLAG_LOG if spec.log_refusals else 0
         self.limits = spec.ulimits
 
     def candidates(self) -> list[str]:
@@ -66,6 +67,7 @@ class Command:
             self.capabilities,
             no_new_privileges=self.no_new_privileges,
             seccomp=self.seccomp,
+            filter_flags=self.filter_flags,
             limits=self.limits,
         )
         # Again: a change of identity clears it. And if the parent died in between, nobody holds the pipe's other end any more.

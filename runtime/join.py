@@ -103,7 +103,7 @@ def _start(
             pid, failure = spawn_in([(pidfd, linux.CLONE_NEWPID, "")], program, 0, directory)
             if failure is not None:
                 os.waitpid(pid, 0)
-                raise error_of(failure, command, root)
+                raise error_of(failure, command, lambda path: (root, path))
         except BaseException:
             if master >= 0:
                 os.close(master)

@@ -99,7 +99,7 @@ class Journal:
 
     def wake(self) -> None:
         """A container that rests is to be started; until it is, whoever finds it killed puts it back to rest."""
-        self._append({"pid": 0})
+        self._append({"pid": 0, "error": ""})
         os.rename(self.path + "/exit", self.path + "/before")
         self.woken = True
 
@@ -112,15 +112,20 @@ class Journal:
         self.close()
         return True
 
+    def failed(self, error: str) -> None:
+        """Record why one that rests could not be started."""
+        if self.woken:
+            self._append({"error": error})
+
     def started(self, pid: int, when: float) -> None:
         """Record the running process."""
         self._append({"pid": pid, "started": when})
         if self.woken:
             os.unlink(self.path + "/before")
 
-    def ended(self, status: int, signal: int | None, when: float, oom: bool, error: str = "") -> None:
+    def ended(self, status: int, signal: int | None, when: float, oom: bool, error: str = "", *, reason: str = "") -> None:
         """Record the end: from here on nothing of the container is left but its directory."""
-        self._write_end({"status": status, "signal": signal, "finished": when, "oom": oom, "error": error})
+        self._write_end({"status": status, "signal": signal, "finished": when, "oom": oom, "error": error, "reason": reason})
 
     def _write_end(self, record: "dict[str, Value]") -> None:
         write(self.path + "/exit", record)

@@ -25,8 +25,8 @@ SOCKET = "attach"
 # From a client: to be sent the output; input; its end; the terminal's size (rows, columns; two bytes each); a signal; goodbye,
 # and let the container go on; the container shall end now and not be started again.
 JOIN, INPUT, END, SIZE, SIGNAL, LEAVE, STOP = b"j", b"i", b"e", b"w", b"s", b"l", b"q"
-# To a client: output, errors, the end (exit status, whether memory ran out; a byte each); and the answers to INPUT, when the
-# container has taken it (a client waits for that before it sends more), and to STOP.
+# To a client: output, errors, the end (exit status, whether memory ran out; a byte each; the reason); and the answers to INPUT,
+# when the container has taken it (a client waits for that before it sends more), and to STOP.
 OUTPUT, ERRORS, EXIT, TAKEN, DONE = b"o", b"r", b"x", b"t", b"k"
 
 _PIECE = 1 << 16
@@ -187,7 +187,7 @@ class Keeper:
             self.process.abandon()
             raise
         for client in list(self.clients):
-            client.say(EXIT + bytes((outcome.status & 0xFF, outcome.oom)))
+            client.say(EXIT + bytes((outcome.status & 0xFF, outcome.oom)) + outcome.reason.encode())
         self._deliver()
 
     def _until_end(self, process: Process) -> Outcome:

@@ -245,13 +245,18 @@ class Rootfs:
 
     def _find(self, path: str, *, directory: bool) -> int:
         """`open_mount_point` of `path` as the container will see it: in what is mounted above it, else in the image's tree."""
+        tree, inside = self.place(path)
+        return open_mount_point(tree, inside, directory=directory)
+
+    def place(self, path: str) -> tuple[int, str]:
+        """The tree that has what the container sees at `path`, and the path in it."""
         parts = parts_of(path)
         above: list[str] = []
         tree = self.tree
         for mounted, source in self._covered:
             if len(mounted) >= len(above) and parts[: len(mounted)] == mounted:
                 above, tree = mounted, source
-        return open_mount_point(tree, "/".join(parts[len(above) :]), directory=directory)
+        return tree, "/".join(parts[len(above) :])
 
 
 def open_mount_point(tree: int, path: str, *, directory: bool) -> int:

@@ -64,6 +64,7 @@ class Spec:
         "image_digest",
         "interactive",
         "labels",
+        "log_refusals",
         "lowers",
         "memory",
         "mounts",
@@ -114,6 +115,7 @@ class Spec:
         self.capabilities: int | None = None
         self.no_new_privileges = True
         self.seccomp = True
+        self.log_refusals = False
         self.terminal = False
         self.ulimits: list[tuple[str, int, int]] = []
         self.labels: dict[str, str] = {}
@@ -128,14 +130,16 @@ class Spec:
 class Outcome:
     """How a container ended: `status` as a shell would say it (128 + N for signal N), and what is known of the reason.
 
-    `oom` says that the memory limit was hit and the kernel killed; `pids_refused` how many forks the pids limit refused.
+    `oom` says that the memory limit was hit and the kernel killed; `pids_refused` how many forks the pids limit refused;
+    `reason` is a sentence for the user, empty where there is nothing to say.
     """
 
-    __slots__ = ("oom", "pids_refused", "signal", "status")
+    __slots__ = ("oom", "pids_refused", "reason", "signal", "status")
 
-    def __init__(self, wait_status: int, oom: bool = False, pids_refused: int = 0) -> None:
+    def __init__(self, wait_status: int, oom: bool = False, pids_refused: int = 0, reason: str = "") -> None:
         signal = wait_status & 0x7F
         self.signal: int | None = signal or None
         self.status = 128 + signal if signal else wait_status >> 8
         self.oom = oom
         self.pids_refused = pids_refused
+        self.reason = reason

@@ -23,7 +23,8 @@ class Container(Record):
     """A container as it was when it was read. Times are seconds since 1970, 0.0 for not yet; `exit_status` is None until it
     ended.
 
-    `pid` is that of its first process, 0 when it does not run. `error` says what cannot be said by a status.
+    `pid` is that of its first process, 0 when it does not run. `error` says what cannot be said by a status, and why a start
+    failed; `reason` why it ended badly.
     """
 
     root: str
@@ -41,6 +42,7 @@ class Container(Record):
     signal: int | None = None
     oom: bool = False
     error: str = ""
+    reason: str = ""
     labels: Mapping[str, str] = _NOTHING
     record: Mapping[str, Any] = _NOTHING
 
@@ -154,7 +156,8 @@ class Containers:
             exit_status=end["status"] if end else None,
             signal=end["signal"] if end else None,
             oom=bool(end and end["oom"]),
-            error=end["error"] if end else "",
+            error="" if running else (end or {}).get("error") or record.get("error", ""),
+            reason=end.get("reason", "") if end else "",
             labels=dict(record.get("labels", {})),
             record=record,
         )

@@ -15,11 +15,11 @@ from store.syscalls import exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runtime.spec import Outcome
     from store.prepared import Prepared
 
 LEAST_MEMORY = 6 << 20  # docker's
 _FURTHER_LIMITS = frozenset(("memory_reservation", "memory_swap", "cpu_shares", "cpuset_cpus", "cpuset_mems"))
-OUT_OF_MEMORY = b"box: the memory limit was reached, and the kernel killed the command\n"
 
 VERB = Verb(
     "run",
@@ -65,7 +65,7 @@ VERB = Verb(
         metavar="OPTION",
         many=True,
         read=readers.security,
-        about="no-new-privileges=false or seccomp=unconfined: opt out of a protection.",
+        about="no-new-privileges=false or seccomp=unconfined: opt out of a protection; seccomp=log: have refused calls logged.",
     ),
     Option("--stop-signal", metavar="SIGNAL", read=readers.signal, about="What 'box stop' sends (else the image's, else TERM)."),
     Option("-l", "--label", metavar="KEY=VALUE", many=True, read=readers.label, about="Label the container."),
@@ -109,9 +109,14 @@ def main(values: Values) -> int:
     except BaseException:
         forget_id(values)
         raise
-    if outcome.oom:
-        os.write(2, OUT_OF_MEMORY)
+    explain(outcome)
     return outcome.status
+
+
+def explain(outcome: "Outcome") -> None:
+    """Say why it ended badly, where that is known."""
+    if outcome.reason:
+        os.write(2, f"box: {outcome.reason}\n".encode())
 
 
 def wanted(values: Values) -> Spec:
@@ -222,6 +227,8 @@ def specification(values: Values, image: "Prepared") -> Spec:
     for option in values.all("security_opt", str):
         if option == "seccomp=unconfined":
             spec.seccomp = False
+        elif option == "seccomp=log":
+            spec.log_refusals = True
         else:
             spec.no_new_privileges = option == "no-new-privileges=true"
     return spec
