@@ -23,7 +23,7 @@ def of(kind: str, root: str) -> list[str]:
         if kind == "image":
             from store.layout import Store
 
-            return [named.name for named in Store.open(root).references.all() if named.name]
+            return [named.name for named in Store.open(root, make=False).references.all() if named.name]
         if kind == "container":
             from runtime.state import Containers
 

@@ -12,7 +12,7 @@ def image(root: str, name: str) -> dict[str, Any]:
     """All about the image that `name` means. Raises ReferenceMissing."""
     from store.layout import Store
 
-    store = Store.open(root)
+    store = Store.open(root, make=False)
     named = store.references.resolve(name)
     found = store.images.load(named.descriptor)
     names = [entry.name for entry in store.references.all() if entry.name and entry.descriptor.digest == named.descriptor.digest]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Pairs = tuple[tuple[str, str], ...]
 
-SHELL = ("/bin/sh", "-c")
+SHELL = ("/bin/sh", "-e", "-c")
 """What a command written as a string is handed to."""
 
 

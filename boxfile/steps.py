@@ -136,7 +136,7 @@ _MKDIR_OPTIONS = {"mode": Key(MODE, 'The mode of the directory; "0755" unless sa
 VERBS: dict[str, Verb] = {
     "run": Verb(
         plan.RunStep,
-        "Run a command: a text goes to /bin/sh -c, a list is executed as it is.",
+        "Run a command: a text goes to /bin/sh -e -c, which ends at the first line that fails; a list is executed as it is.",
         _as("command", COMMAND),
         {"command": Key(COMMAND, "The command.", required=True, example="command: [make, test]"), **_RUN_OPTIONS},
         _RUN_OPTIONS,

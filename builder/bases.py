@@ -180,7 +180,7 @@ def _image(base: ImageBase, session: Session) -> Start:
     what = f"the config of {base.reference}"
     for layer in image.layers:
         if not session.store.blobs.has(layer.descriptor.digest):
-            raise BuildError(f"{base.reference} lacks its layer {layer.descriptor.digest}", hint="load, pull or build it again")
+            raise BuildError(f"{base.reference} lacks its layer {layer.descriptor.digest}", hint="load or build it again")
     platform = {name: image.config[name] for name in ("architecture", "os", "variant", "os.version") if name in image.config}
     session.progress.step_cached(0)
     parts = Parts("", "image", 0, inputs={base.reference.encode(): str(image.descriptor.digest).encode()})

@@ -195,8 +195,8 @@ class Building:
             if isinstance(step, RunStep) and surroundings is not None:
                 shown = f"{session.plan.path}:{step.at.line}: {step.text}"
                 upper = runs.run(
-                    step, surroundings, session.store, self.chain, draft.path, number=number, shown=shown, log=session.log,
-                    progress=session.progress,
+                    step, surroundings, session.store, self.chain, draft.path, epoch=session.epoch, number=number, shown=shown,
+                    log=session.log, progress=session.progress,
                 )  # fmt: skip
                 result = layers.keep_upper(session.store, upper, self.chain, session.epoch)
             else:

@@ -47,6 +47,7 @@ def run(
     chain: Chain,
     directory: str,
     *,
+    epoch: int,
     number: int,
     shown: str,
     log: Log,
@@ -54,6 +55,7 @@ def run(
 ) -> str:
     """Run the command to its end; returns the directory (below `directory`) that has its changes.
 
+    Programs that write the time into files take it from SOURCE_DATE_EPOCH: `epoch`, unless the environment says another.
     Each line it writes goes to `progress` and, as it is, into `log`. StepFailed when it does not end with status 0. On any
     exception the container is gone.
     """
@@ -68,7 +70,7 @@ def run(
         store.root,
         list(step.argv),
         trees,
-        env=[f"{name}={value}" for name, value in surroundings.env.items()],
+        env=[f"SOURCE_DATE_EPOCH={epoch}", *(f"{name}={value}" for name, value in surroundings.env.items())],
         cwd=surroundings.workdir,
         user=surroundings.user,
         hostname=HOSTNAME,

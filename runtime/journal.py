@@ -187,7 +187,7 @@ class Journal:
 
 
 def reap(root: str) -> None:
-    """Clear up after every process of box that was killed while it looked after a container."""
+    """Clear up after every process of box that was killed while it looked after a container, or made something."""
     try:
         identities = os.listdir(root + "/containers")
     except FileNotFoundError:
@@ -205,12 +205,25 @@ def reap(root: str) -> None:
         from runtime.reaping import bury
 
         bury(journal, identity)
+    _reap_drafts(root + "/drafts")
 
 
-def looked_after(path: str) -> bool:
-    """Whether a process holds the container's directory `path`."""
+def _reap_drafts(directory: str) -> None:
+    """The same for what a killed build or gc had not finished: as Store.open does, and for as little where there is nothing."""
     try:
-        fd = os.open(path, _OPEN_DIRECTORY)
+        held = [looked_after(f"{directory}/{name}", os.O_RDONLY) for name in os.listdir(directory)]
+    except OSError:  # no store yet; or something that nobody of box has put there
+        return
+    if not all(held):
+        from store.drafts import Drafts
+
+        Drafts(directory).sweep()
+
+
+def looked_after(path: str, flags: int = os.O_RDONLY | os.O_DIRECTORY) -> bool:
+    """Whether a process holds the container's directory, or the draft, `path`."""
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:

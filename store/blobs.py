@@ -16,7 +16,7 @@ from store.syscalls import libc
 CHUNK = 1 << 20
 _WRITEBACK = 8 << 20
 _SYNC_FILE_RANGE_WRITE = 2
-_LOST = "load, pull or build the image again"
+_LOST = "load or build the image again"
 
 
 class Readable(Protocol):

@@ -9,6 +9,7 @@
     |  |- BlobMissing                 digest
     |  |- BlobCorrupt                 digest, actual
     |  |- ReferenceMissing            reference
+    |  |- StoreMissing                root
     |  |- FormatTooNew                the store was written by a newer box
     |  |- ArchiveError                a tar that cannot be believed
     |  '- RegistryError
@@ -102,6 +103,14 @@ class ReferenceMissing(StoreError):
     def __init__(self, reference: str, *, hint: str = "") -> None:
         super().__init__(f"no image named {reference!r}", hint=hint)
         self.reference = reference
+
+
+class StoreMissing(StoreError):
+    """There is no store at `root`, and the command makes none."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(f"there is no store at {root} yet", hint="`box build`, `box load` or `box import` makes one")
+        self.root = root
 
 
 class FormatTooNew(StoreError):

@@ -14,8 +14,10 @@ def check_format(root: str) -> bool:
     with Attempt(f"read {root}/format"):
         try:
             text = prepared.read_text(f"{root}/format")
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return False
+        except NotADirectoryError as err:
+            raise not_a_directory(root) from err
         except UnicodeDecodeError as err:
             text = err.object.decode("latin-1")
     version = text.strip()
@@ -27,3 +29,8 @@ def check_format(root: str) -> bool:
             hint="use the newer box that wrote it, or another store with --root",
         )
     return True
+
+
+def not_a_directory(root: str) -> StoreError:
+    """The error for a root that is, or lies below, a file."""
+    return StoreError(f"cannot open the store {root}: not a directory", hint="choose a directory with --root or BOX_ROOT")

@@ -26,7 +26,7 @@ from store.prepared import boot_id, parse_prepared, read_text, signature, spell
 from store.record import Record
 from store.references import Named
 
-AGAIN = "load, pull or build {images} again"
+AGAIN = "load or build {images} again"
 OURS = "box fsck --repair"
 UNKNOWN = "nothing says what it was made of"
 

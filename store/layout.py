@@ -10,9 +10,9 @@ from store.blobs import Blobs
 from store.digest import OCI_INDEX, Digest, digest_of_name
 from store.documents import canonical
 from store.drafts import Drafts, sync_directory
-from store.errors import BlobMissing, StoreError
+from store.errors import BlobMissing, StoreError, StoreMissing
 from store.faults import Attempt
-from store.format import FORMAT, check_format
+from store.format import FORMAT, check_format, not_a_directory
 from store.images import Image, Images, Layer
 from store.leases import Lease
 from store.locks import Lock
@@ -21,10 +21,8 @@ from store.snapshots import Driver
 
 RESERVE = 128 << 10
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
-_DIRECTORIES = (
-    "blobs", "blobs/sha256", "layers", "snapshots", "snapshots/empty", "indexes", "copies", "prepared", "cache", "containers",
-    "logs", "drafts",
-)  # fmt: skip
+_DERIVED = ("snapshots", "snapshots/empty", "indexes", "copies", "prepared", "cache", "containers", "logs", "drafts")
+_DIRECTORIES = ("blobs", "blobs/sha256", "layers", *_DERIVED)
 SNAPSHOTS = ("indexes", "snapshots", "copies")  # where the drivers keep what they made of a stack, by chain id
 _KNOWN = frozenset({"oci-layout", "index.json", "reserve", *_DIRECTORIES})
 
@@ -44,20 +42,24 @@ class Store:
         self._lease: Lease | None = None
 
     @classmethod
-    def open(cls, root: str, driver: str = "") -> "Store":
+    def open(cls, root: str, driver: str = "", *, make: bool = True) -> "Store":
         """The store at `root`, made when there is none, rid of what killed commands left behind. `driver` is the name of the one
         to be used; without it, the best that works here.
 
-        FormatTooNew when a newer box wrote it, StoreError when the directory is something else or open to other users; nothing is
-        touched then.
+        FormatTooNew when a newer box wrote it, StoreError when the directory is something else or open to other users,
+        StoreMissing when there is none and it is not to be made; nothing is touched then.
         """
         root = os.path.abspath(root)
         store = cls(root, driver)
         with Attempt(f"open the store {root}"):
             if not check_format(root):
+                if not make:
+                    store._check_strangers()
+                    raise StoreMissing(root)
                 store._create()
                 return store
             _check_owner(root)
+            store._make(_DERIVED)  # somebody may have freed some space by hand
             store.drafts.sweep()
             if os.path.isdir(f"{root}/mounts") and os.listdir(f"{root}/mounts"):
                 from store.mounts import sweep
@@ -102,7 +104,7 @@ class Store:
             try:
                 return FileIO(self.blobs.path(layer.descriptor.digest))
             except FileNotFoundError as err:
-                raise BlobMissing(layer.descriptor.digest, hint="load, pull or build the image again") from err
+                raise BlobMissing(layer.descriptor.digest, hint="load or build the image again") from err
 
     def has_tar(self, diff_id: Digest) -> bool:
         """Whether the uncompressed layer is there, in its own place or as a blob: for someone who has it in the lease."""
@@ -110,7 +112,7 @@ class Store:
 
     def prepared(self) -> list[Digest]:
         """The manifests of the images that are prepared for `box run`."""
-        return [digest for name in os.listdir(f"{self.root}/prepared") if (digest := digest_of_name(name)) is not None]
+        return [digest for name in _names(f"{self.root}/prepared") if (digest := digest_of_name(name)) is not None]
 
     def snapshot_places(self, chain: Digest) -> list[str]:
         """All that drivers, this store's or one that was forced, may have made of the stack `chain`: a directory each, which
@@ -199,21 +201,39 @@ class Store:
             return False
         return True
 
+    def _make(self, directories: Iterable[str]) -> None:
+        """Make those directories that are missing."""
+        for name in directories:
+            path = f"{self.root}/{name}"
+            if not os.path.isdir(path):
+                os.makedirs(path, mode=0o700, exist_ok=True)
+                if name == "snapshots/empty":
+                    os.chmod(path, 0o755)  # a container's root, whatever the umask is
+                    os.utime(path, (0, 0))
+
+    def _check_strangers(self) -> None:
+        strangers = sorted(set(_names(self.root)) - _KNOWN)
+        if strangers:
+            raise StoreError(
+                f"{self.root} is not a store: it has {strangers[0]!r} in it", hint="choose an empty directory with --root"
+            )
+
     def _create(self) -> None:
-        os.makedirs(self.root, mode=0o700, exist_ok=True)
+        try:
+            os.makedirs(self.root, mode=0o700, exist_ok=True)
+        except FileExistsError as err:
+            raise not_a_directory(self.root) from err
+        except PermissionError as err:
+            raise StoreError(
+                f"cannot make the store {self.root}: permission denied",
+                hint="choose a directory of your own with --root or BOX_ROOT",
+            ) from err
         with Lock(self.root):
             if check_format(self.root):  # another command was first
                 return
-            strangers = sorted(set(os.listdir(self.root)) - _KNOWN)
-            if strangers:
-                raise StoreError(
-                    f"{self.root} is not a store: it has {strangers[0]!r} in it", hint="choose an empty directory with --root"
-                )
+            self._check_strangers()
             os.chmod(self.root, 0o700)
-            for name in _DIRECTORIES:
-                os.makedirs(f"{self.root}/{name}", mode=0o700, exist_ok=True)
-            os.chmod(f"{self.root}/snapshots/empty", 0o755)  # a container's root, whatever the umask is
-            os.utime(f"{self.root}/snapshots/empty", (0, 0))
+            self._make(_DIRECTORIES)
             if not os.path.lexists(f"{self.root}/index.json"):
                 index = canonical({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}) + b"\n"
                 self.drafts.replace(f"{self.root}/index.json", index, durable=True)

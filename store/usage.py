@@ -56,6 +56,9 @@ class Usage(Record):
         return sum(gone.size for gone in self.unused)
 
 
+NOTHING = Usage((), 0, 0, 0, 0, 0, 0, 0, ())  # what is in no store
+
+
 def usage(store: Store, *, keep: Keep = keep_nothing, used: Used = nothing_used) -> Usage:
     """Measure the store. What comes and goes meanwhile may be counted or not."""
     marks = Marks(store)

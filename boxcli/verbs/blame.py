@@ -46,7 +46,7 @@ def main(values: Values) -> int:
     from store.layout import Store
     from store.lineage import Lineage
 
-    store = Store.open(values.root, values.driver)
+    store = Store.open(values.root, values.driver, make=False)
     with store.leased():
         _, image = store.use_image(values.text("image"))
         lineage = Lineage(store, image.layers)

@@ -58,6 +58,9 @@ def main(values: Values) -> int:
     arguments = dict(entry.split("=", 1) for entry in values.all("arg", str))
     plan = boxfile.parse(boxfile.decode(_read(path), path), path=path, args=arguments)
     tags = values.all("tag", str)
+    id_file = values.text("iidfile")
+    if id_file:
+        _check_writable(id_file)
     store = Store.open(values.root, values.driver)
     for number in (SIGHUP, SIGTERM):
         set_handler(number, _end)
@@ -78,11 +81,33 @@ def main(values: Values) -> int:
     finally:
         if watched is not None:
             watched.close()
-    if values.text("iidfile"):
-        with open(values.text("iidfile"), "w", encoding="utf-8") as file:
-            file.write(identity)
+    if id_file:
+        try:
+            with open(id_file, "w", encoding="utf-8") as file:
+                file.write(identity)
+        except OSError as err:
+            raise _unwritable(id_file, err) from err
     print(identity)
     return 0
+
+
+def _check_writable(path: str) -> None:
+    """Raise UsageError, before anything is done, where the id could not be written."""
+    try:
+        if os.path.lexists(path):
+            os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        else:
+            with open(path, "xb"):
+                pass
+            os.unlink(path)
+    except OSError as err:
+        raise _unwritable(path, err) from err
+
+
+def _unwritable(path: str, err: OSError) -> UsageError:
+    return UsageError(
+        f"cannot write the id to {path}: {os.strerror(err.errno or 0).lower()}", hint="name another file with --iidfile"
+    )
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:

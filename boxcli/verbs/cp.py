@@ -39,7 +39,7 @@ def main(values: Values) -> int:
         left.append(path)
         print(f"box: left out {one_line(path)}: {why}", file=sys.stderr)
 
-    store = Store.open(values.root, values.driver)
+    store = Store.open(values.root, values.driver, make=False)
     options = Options(archive=values.flag("archive"), follow=values.flag("follow_link"))
     with store.leased(), open(0, "rb", buffering=0, closefd=False) as stdin:
         source, target = parse(store, values.text("src")), parse(store, values.text("dst"))

@@ -37,14 +37,14 @@ CONTAINER_COLUMNS = (
 def main(values: Values) -> int:
     """Print the sums; with -v, what they are made of. With --format, each line has what `Reclaimable` means in `Bytes...`."""
     from boxcli.in_use import in_use
+    from boxcli.stores import existing
     from builder import retention
     from runtime.state import Containers
-    from store.layout import Store
-    from store.usage import usage
+    from store.usage import NOTHING, usage
 
-    store = Store.open(values.root, values.driver)
-    containers = Containers(store.root).all()
-    found = usage(store, keep=lambda: retention.kept(store), used=lambda: in_use(store.root))
+    store = existing(values)
+    containers = Containers(values.root).all()
+    found = NOTHING if store is None else usage(store, keep=lambda: retention.kept(store), used=lambda: in_use(store.root))
     if not values.flag("verbose"):
         listing.show(values, _sums(found, containers), COLUMNS)
         if not values.text("format"):
@@ -95,11 +95,11 @@ def _row(kind: str, number: int, active: int, size: int, reclaimable: int) -> Ma
     }
 
 
-def _images(store: Store, found: Usage, containers: Sequence[Container]) -> Iterator[Mapping[str, object]]:
+def _images(store: Store | None, found: Usage, containers: Sequence[Container]) -> Iterator[Mapping[str, object]]:
     from boxcli.verbs.images import NONE, created
 
     for image in found.each:
-        when = 0.0 if image.damaged else created(store.images.load(image.descriptor))
+        when = 0.0 if image.damaged or store is None else created(store.images.load(image.descriptor))
         for name in image.names or ("",):
             repository, _, tag = name.rpartition(":")
             yield {

@@ -49,7 +49,7 @@ def main(values: Values) -> int:
     shapes = [shape for shape in ("content", "stat", "name_only", "format") if values.flag(shape)]
     if len(shapes) > 1:
         raise UsageError(f"--{shapes[0]} and --{shapes[1]} exclude each other".replace("_", "-"))
-    store = Store.open(values.root, values.driver)
+    store = Store.open(values.root, values.driver, make=False)
     with store.leased():
         pair, plain = _pair(store, names)
         with pair as trees:

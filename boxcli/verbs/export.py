@@ -30,7 +30,7 @@ def main(values: Values) -> int:
 
     if not values.text("output"):
         check_not_a_terminal()
-    store = Store.open(values.root, values.driver)
+    store = Store.open(values.root, values.driver, make=False)
     with (
         store.leased(),
         merged(store, find(store, values.text("name"))) as tree,

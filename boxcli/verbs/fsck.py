@@ -26,13 +26,19 @@ COLUMNS = (("PLACE", "Place"), ("WHAT", "What"), ("IMAGES", "Images"), ("MENDED"
 def main(values: Values) -> int:
     """Check; print what is damaged, where, which images need it and what to do next."""
     from boxcli.in_use import in_use
+    from boxcli.stores import existing
     from builder import retention
     from runtime.journal import reap
     from store import fsck
-    from store.layout import Store
     from store.mend import check_and_mend
 
-    store = Store.open(values.root, values.driver)
+    store = existing(values)
+    if store is None:
+        if values.text("format"):
+            listing.show(values, (), COLUMNS)
+        else:
+            print(_summary(fsck.Checked(0, 0, 0, 0, ()), []))
+        return 0
     reap(store.root)
     repair = values.flag("repair")
     say = _progress()

@@ -28,16 +28,18 @@ BUSY = "box: a container is being started and holds the store: run 'box gc' agai
 def main(values: Values) -> int:
     """Do it; print what went, or how much that was."""
     from boxcli.in_use import in_use
+    from boxcli.stores import existing
     from builder import retention
     from runtime.journal import reap
-    from store.collect import gc
-    from store.layout import Store
+    from store.collect import Deleted, gc
 
-    store = Store.open(values.root, values.driver)
     dry_run = values.flag("dry_run")
-    reap(store.root)
-    done = gc(store, keep=lambda: retention.kept(store), used=lambda: in_use(store.root), dry_run=dry_run)
-    if not dry_run:
+    store = existing(values)
+    done = Deleted()
+    if store is not None:
+        reap(store.root)
+        done = gc(store, keep=lambda: retention.kept(store), used=lambda: in_use(store.root), dry_run=dry_run)
+    if store is not None and not dry_run:
         retention.sweep(store)
     if dry_run or values.text("format"):
         listing.show(values, rows(done.gone), COLUMNS)

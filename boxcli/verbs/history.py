@@ -28,7 +28,7 @@ def main(values: Values) -> int:
     """Print the steps, the last one first."""
     from store.layout import Store
 
-    store = Store.open(values.root, values.driver)
+    store = Store.open(values.root, values.driver, make=False)
     image = store.images.load(store.references.resolve(values.text("image")).descriptor)
     rows = list(_rows(image, values.flag("no_trunc")))
     columns = [

@@ -27,12 +27,13 @@ NONE = "<none>"
 
 def main(values: Values) -> int:
     """Print the images, those without a name last; with NAME (or NAME:TAG), only those of it."""
-    from store.layout import Store
+    from boxcli.stores import existing
 
     columns = [("REPOSITORY", "Repository"), ("TAG", "Tag"), ("IMAGE ID", "ID"), ("CREATED", "CreatedSince"), ("SIZE", "Size")]
     if values.flag("digests"):
         columns.insert(2, ("DIGEST", "Digest"))
-    listing.show(values, _rows(Store.open(values.root, values.driver), values), columns)
+    store = existing(values)
+    listing.show(values, _rows(store, values) if store is not None else [], columns)
     return 0
 
 

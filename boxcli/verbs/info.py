@@ -15,21 +15,24 @@ VERB = Verb(
 
 
 def main(values: Values) -> int:
-    """Print it; a store is made where there is none."""
+    """Print it. Where there is no store yet, which drivers work in it is not known."""
+    from boxcli.stores import existing
     from boxcli.templates import compile_format
     from runtime.state import Containers
-    from store.layout import Store
     from store.probe import probe
 
-    store = Store.open(values.root, values.driver)
+    store = existing(values)
     statuses = [container.status for container in Containers(values.root).all()]
-    names = store.references.all()
+    names = store.references.all() if store is not None else []
     system = os.uname()
     facts = {
         "Version": RELEASE,
-        "Root": store.root,
-        "Driver": store.snapshots.name,
-        "Drivers": [{"Name": each.name, "StandsOn": each.how, "Reason": each.reason} for each in probe(store.drafts)],
+        "Root": values.root,
+        "Driver": store.snapshots.name if store is not None else "",
+        "Drivers": [
+            {"Name": each.name, "StandsOn": each.how, "Reason": each.reason}
+            for each in (probe(store.drafts) if store is not None else ())
+        ],
         "Images": len({named.descriptor.digest for named in names}),
         "Containers": len(statuses),
         "ContainersRunning": statuses.count("running"),

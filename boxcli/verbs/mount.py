@@ -25,13 +25,15 @@ VERB = Verb(
 
 def main(values: Values) -> int:
     """Mount it and print where, or list what is mounted."""
+    from boxcli.stores import existing
     from store.layout import Store
 
-    store = Store.open(values.root, values.driver)
     name = values.text("name")
     if not name:
-        _list(store, values)
+        existing(values)  # rid of mounts that are gone
+        _list(values)
         return 0
+    store = Store.open(values.root, values.driver, make=False)
     if values.text("format"):
         raise UsageError("--format is for the list", hint="say box mount --format json, without a name")
     print(_mount(store, name, values.text("dir")).target)
@@ -60,7 +62,7 @@ def _mount(store: Store, name: str, target: str) -> Mounted:
         )
 
 
-def _list(store: Store, values: Values) -> None:
+def _list(values: Values) -> None:
     from store.mounts import all_mounts
 
     rows = [
@@ -70,6 +72,6 @@ def _list(store: Store, values: Values) -> None:
             "Type": "container" if mounted.container else "image",
             "Target": mounted.target,
         }
-        for mounted in all_mounts(store.root)
+        for mounted in all_mounts(values.root)
     ]
     listing.show(values, rows, [("NAME", "Name"), ("TYPE", "Type"), ("TARGET", "Target")])

@@ -29,14 +29,16 @@ COLUMNS = (("KIND", "Kind"), ("DIGEST", "Digest"), ("SIZE", "Size"))
 def main(values: Values) -> int:
     """Ask, unless that was answered; remove; print what went and how much space that gives back."""
     from boxcli.in_use import in_use
+    from boxcli.stores import existing
     from builder import retention
     from store.collect import forget_images, gc
-    from store.layout import Store
     from store.marks import keep_nothing
 
     if not values.flag("force") and not _agreed(everything=values.flag("all")):
         return 0
-    store = Store.open(values.root, values.driver)
+    store = existing(values)
+    if store is None:
+        return _nothing(values)
     containers, status = _remove_containers(store)
     forgotten = forget_images(store, unused=values.flag("all"), used=lambda: in_use(store.root))
     keep = keep_nothing if values.flag("all") else lambda: retention.kept(store)
@@ -50,6 +52,14 @@ def main(values: Values) -> int:
     if forgotten.deferred or done.deferred:
         print(BUSY, file=sys.stderr)
     return status
+
+
+def _nothing(values: Values) -> int:
+    if values.text("format"):
+        listing.show(values, (), COLUMNS)
+    else:
+        print(f"Total reclaimed space: {amounts.size(0)}")
+    return 0
 
 
 def _agreed(*, everything: bool) -> bool:

@@ -24,7 +24,7 @@ def main(values: Values) -> int:
     from store.errors import ReferenceMissing
     from store.layout import Store
 
-    store = Store.open(values.root, values.driver)
+    store = Store.open(values.root, values.driver, make=False)
     reap(store.root)
     status = 0
     for text in values.all("image", str):

@@ -162,7 +162,7 @@ def _keep_images(root: str) -> int:
     yet."""
     try:
         fd = os.open(root + "/blobs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return -1
     flock(fd, LOCK_SH)
     return fd
@@ -173,7 +173,7 @@ def _prepare(root: str, reference: str, driver: str) -> "tuple[Prepared, int]":
     from store.layout import Store
     from store.prepare import prepare
 
-    store = Store.open(root, driver)
+    store = Store.open(root, driver, make=False)
     with store.leased():
         return prepare(store, reference), _keep_images(root)
 
@@ -288,6 +288,10 @@ def _write_id(path: str, identity: str) -> None:
     except FileExistsError as err:
         raise UsageError(
             f"{path} exists", hint="another container may be using it; remove it, or name another --cidfile"
+        ) from err
+    except OSError as err:
+        raise UsageError(
+            f"cannot write the id to {path}: {os.strerror(err.errno or 0).lower()}", hint="name another file with --cidfile"
         ) from err
     with open(fd, "w") as file:
         file.write(identity)

@@ -22,7 +22,7 @@ def main(values: Values) -> int:
     path = values.text("output")
     if not path:
         check_not_a_terminal()
-    store = Store.open(values.root, values.driver)
+    store = Store.open(values.root, values.driver, make=False)
     with output(path) as file:
         save(store, values.all("image", str), file)
         file.flush()

@@ -11,7 +11,7 @@ def main(values: Values) -> int:
     """Give it the name, taking it from the image that had it."""
     from store.layout import Store
 
-    store = Store.open(values.root, values.driver)
+    store = Store.open(values.root, values.driver, make=False)
     with store.shared():
         store.references.set(values.text("name"), store.references.resolve(values.text("image")).descriptor)
     return 0

@@ -25,24 +25,24 @@ VERB = Verb(
 
 def main(values: Values) -> int:
     """Unmount each; print where it was."""
-    from store.layout import Store
+    from boxcli.stores import existing
     from store.mounts import all_mounts, unmount
 
-    store = Store.open(values.root, values.driver)
+    store = existing(values)
     names = values.all("name", str)
     if bool(names) == values.flag("all"):
         raise UsageError("umount needs a name, a directory or --all" if not names else "--all takes no names")
-    mounts = all_mounts(store.root)
+    mounts = all_mounts(values.root)
     status = 0
     wanted: list[Mounted] = list(mounts) if not names else []
     for name in names:
-        found = _meant(store, mounts, name)
+        found = _meant(store, mounts, name) if store is not None else []
         if not found:
             status = report(BoxError(f"nothing is mounted by the name {name!r}", hint="'box mount' lists what is"))
         wanted += [mounted for mounted in found if mounted not in wanted]
     for mounted in wanted:
         try:
-            unmount(store.root, mounted, lazily=values.flag("force"))
+            unmount(values.root, mounted, lazily=values.flag("force"))
         except BoxError as error:
             status = report(error)
         else:

@@ -12,7 +12,7 @@ def text_of(step: str, **args: str) -> str:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("run: make", "run: {command: make, network: default, shell: [/bin/sh, -c]}"),
+        ("run: make", "run: {command: make, network: default, shell: [/bin/sh, -e, -c]}"),
         ("run: make", '"run"  :   "make"   # says make'),
         ("{run: make, env: {A: b, C: d}}", "{env: {C: d, A: b}, run: make}"),
         ("env: {A: b, C: d}", "env: {C: d, A: 'b'}"),
@@ -57,7 +57,7 @@ def test_different_meanings_have_different_texts(one: str, other: str) -> None:
 def test_the_canonical_text_is_stable() -> None:
     """A change here makes every cache of every user miss: change it on purpose."""
     assert text_of("run: {command: 'echo ä', env: {B: c, A: '1'}, user: app}") == (
-        "run\ncommand 'echo \\xe4'\nshell ('/bin/sh', '-c')\nenv (('A', '1'), ('B', 'c'))\nuser 'app'\nnetwork 'default'\n"
+        "run\ncommand 'echo \\xe4'\nshell ('/bin/sh', '-e', '-c')\nenv (('A', '1'), ('B', 'c'))\nuser 'app'\nnetwork 'default'\n"
     )
     assert text_of('copy: {from: [a], to: /b, mode: "0600"}') == "copy\nsources ('a',)\nto '/b'\nmode 0o600\n"
 

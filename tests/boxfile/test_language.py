@@ -27,7 +27,7 @@ from boxfile import (
 from store.errors import BoxfileError
 from store.record import Record, fields_of
 
-SH = ("/bin/sh", "-c")
+SH = ("/bin/sh", "-e", "-c")
 
 
 def fields(record: Record) -> dict[str, object]:
@@ -118,7 +118,7 @@ def test_a_step_means_what_its_form_says(text: str, kind: type[Step], meaning: d
 
 
 def test_a_string_goes_to_the_shell_and_a_list_is_executed_as_it_is() -> None:
-    assert RunStep(Place(1, 1), "", "make all", SH).argv == ("/bin/sh", "-c", "make all")
+    assert RunStep(Place(1, 1), "", "make all", SH).argv == ("/bin/sh", "-e", "-c", "make all")
     assert RunStep(Place(1, 1), "", "make all", ("bash", "-ec")).argv == ("bash", "-ec", "make all")
     assert RunStep(Place(1, 1), "", ("make", "all")).argv == ("make", "all")
 

@@ -23,7 +23,7 @@ steps:
   - copy: {from: ["*.txt", tool], to: /opt/, owner: nobody}
   - env: {B: 2, A: 1}
   - workdir: /work
-  - run: mkdir sub; ln -s sub link; ls -R /app > listing; cat /app/* > all; touch a b c; ln a hard; chmod 4711 b
+  - run: mkdir sub; ln -s sub link; ls -R /app > listing; cat /app/*.py > all; touch a b c; ln a hard; chmod 4711 b
   - {write: {to: /etc/motd, text: "grüße\\n"}}
   - remove: [/opt/b*]
 config: {labels: {z: 1, a: 2}, expose: [80/tcp, 53/udp], volumes: [/data, /a]}

@@ -171,3 +171,20 @@ def test_files_newer_than_the_epoch_are_set_to_it(site: Site) -> None:
         assert os.stat("old", dir_fd=view).st_mtime == 168480000
     finally:
         os.close(view)
+
+
+def test_programs_that_write_the_time_get_the_images_unless_the_boxfile_says_another(site: Site) -> None:
+    site.build(
+        "run: echo $SOURCE_DATE_EPOCH", "env: {SOURCE_DATE_EPOCH: 7}", "run: echo $SOURCE_DATE_EPOCH", base=HOST, epoch=500
+    )
+    assert site.told.lines == ["500", "7"]
+    site.build("run: echo $SOURCE_DATE_EPOCH", base=HOST)
+    assert site.told.lines == ["315532800"]
+
+
+def test_a_script_ends_at_its_first_line_that_fails(site: Site) -> None:
+    with pytest.raises(StepFailed):
+        site.build('run: "cat /nope 2>&-\\necho never"', base=HOST)
+    assert site.told.lines == []
+    site.build('run: {command: "cat /nope 2>&-\\necho on", shell: [sh, -c]}', base=HOST)  # the control
+    assert site.told.lines == ["on"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command.installed import BOX
+from tests.command.installed import BOX, Box
 
 pytestmark = [pytest.mark.needs("root"), pytest.mark.needs("overlay")]
 
@@ -33,3 +33,36 @@ def test_a_build_that_is_told_to_end_leaves_nothing(tmp_path: Path, number: sign
     assert "Traceback" not in rest
     root = os.environ["BOX_ROOT"]
     assert os.listdir(f"{root}/drafts") == os.listdir(f"{root}/containers") == []
+
+
+@pytest.mark.parametrize("verb", [("ps",), ("run", "--rm", "nothing")])
+def test_the_next_command_of_any_kind_clears_up_after_a_killed_build(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    (tmp_path / "Boxfile").write_text(BOXFILE)
+    command = [BOX, "build", "--progress", "plain", tmp_path]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as build:
+        assert build.stderr is not None
+        assert any(line.rstrip().endswith("| ready") for line in build.stderr)
+        build.kill()
+    drafts = f"{os.environ['BOX_ROOT']}/drafts"
+    assert os.listdir(drafts)
+    subprocess.run([BOX, *verb], capture_output=True, check=False)
+    assert os.listdir(drafts) == []
+
+
+@pytest.mark.parametrize("place", ["nowhere/id", "directory"])
+def test_a_place_where_the_id_cannot_be_written_is_told_before_anything_is_built(box: Box, tmp_path: Path, place: str) -> None:
+    (tmp_path / "Boxfile").write_text(BOXFILE)
+    (tmp_path / "directory").mkdir()
+    done = box("build", "--iidfile", tmp_path / place, tmp_path, status=2)
+    assert done.stderr.startswith(f"box: cannot write the id to {tmp_path / place}: ")
+    assert done.stderr.endswith("hint: name another file with --iidfile\n")
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_the_place_of_the_id_stays_as_it_was_when_a_build_fails(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "Boxfile").write_text("box: 1\nbase: scratch\nsteps: [copy: nope -> /]\n")
+    (tmp_path / "old").write_text("old")
+    for name in ("old", "new"):
+        box("build", "--iidfile", tmp_path / name, tmp_path, status=None)
+    assert (tmp_path / "old").read_text() == "old"
+    assert not (tmp_path / "new").exists()

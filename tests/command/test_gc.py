@@ -129,7 +129,7 @@ def test_a_blob_that_is_lost_is_named_with_the_images_to_get_again(box: Box, tin
     os.unlink(f"{root()}/blobs/sha256/{lost}")
     done = box("fsck", "--repair", status=1)
     assert f"damaged: blobs/sha256/{lost}: it is missing\n  needed by tiny:latest\n" in done.stdout
-    assert "next: load, pull or build tiny:latest again" in done.stdout
+    assert "next: load or build tiny:latest again" in done.stdout
 
 
 def test_an_image_that_is_being_built_on_can_be_deleted_without_harm(box: Box, tiny: str, tmp_path: Path) -> None:

@@ -235,3 +235,12 @@ def test_wait_tells_the_status_to_all_who_wait(site: Site, box: Box) -> None:
     waiting = [subprocess.Popen([BOX, "wait", "w"], stdout=subprocess.PIPE) for _ in range(3)]
     assert [process.communicate(timeout=20)[0] for process in waiting] == [b"6\n"] * 3
     box("rm", "w")
+
+
+@pytest.mark.parametrize("place", ["nowhere/id", "directory/"])
+def test_a_place_where_the_id_cannot_be_written_is_told(site: Site, box: Box, tmp_path: Path, place: str) -> None:
+    (tmp_path / "directory").mkdir()
+    done = box("run", "--rm", "--cidfile", f"{tmp_path}/{place}", IMAGE, "true", status=125)
+    assert done.stderr.startswith(f"box: cannot write the id to {tmp_path}/{place}: ")
+    assert done.stderr.splitlines()[1:] == ["hint: name another file with --cidfile"]
+    assert site.containers.all() == []

@@ -79,7 +79,7 @@ def test_a_damaged_part_of_an_image_is_named_with_its_place_and_the_images_that_
         findings = [finding for finding in checked.damaged if digest.hex in finding.place + finding.what]
         assert findings, checked
         assert findings[0].images == ("app:latest", "twin:latest")
-        assert "load, pull or build app:latest, twin:latest again" in findings[0].hint
+        assert "load or build app:latest, twin:latest again" in findings[0].hint
     assert store.references.get("app") == image  # what cannot be mended stays as it was
 
 

@@ -160,7 +160,7 @@ def test_a_missing_tar_is_said_to_be_missing_with_what_to_do(store: Store) -> No
     store.snapshots.delete(chain[0].chain_id)
     with pytest.raises(BlobMissing) as caught:
         store.snapshots.trees(chain)
-    assert "load, pull or build" in caught.value.hint
+    assert "load or build" in caught.value.hint
 
 
 def test_a_tar_that_an_index_maps_is_made_again_from_its_compressed_blob(store: Store) -> None:
