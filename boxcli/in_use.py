@@ -20,7 +20,7 @@ def in_use(root: str, *, running: bool = False) -> InUse:
         chains = [chain for path in container.record.get("lowers", []) if (chain := _chain(path))]
         trees.update(chains)
         if container.image_digest:
-            images.add(container.image_digest)
+            images.add(container.manifest_digest or container.image_digest)
         else:
             stacks.update(chains[:1])
     for mounted in all_mounts(root):

@@ -66,6 +66,7 @@ class Spec:
         "labels",
         "log_refusals",
         "lowers",
+        "manifest_digest",
         "memory",
         "mounts",
         "name",
@@ -95,6 +96,7 @@ class Spec:
         self.name = ""
         self.image = ""
         self.image_digest = ""
+        self.manifest_digest = ""
         self.created = 0.0
         self.env: list[str] = []
         self.cwd = "/"

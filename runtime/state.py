@@ -44,6 +44,7 @@ class Container(Record):
     error: str = ""
     reason: str = ""
     labels: Mapping[str, str] = _NOTHING
+    manifest_digest: str = ""
     record: Mapping[str, Any] = _NOTHING
 
     @property
@@ -159,5 +160,6 @@ class Containers:
             error="" if running else (end or {}).get("error") or record.get("error", ""),
             reason=end.get("reason", "") if end else "",
             labels=dict(record.get("labels", {})),
+            manifest_digest=record.get("manifest_digest", ""),
             record=record,
         )

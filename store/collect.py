@@ -82,7 +82,7 @@ def _delete_image(store: Store, text: str, force: bool, keep: Keep, used: Used) 
     marks = Marks(store)
     with Grave(store.drafts) as grave, store.exclusive(patience=PATIENCE) as alone:
         needed = Needed.now(store, keep, used)
-        target = store.references.resolve(text)
+        target = store.references.resolve(text, only=True)
         digest = target.descriptor.digest
         names = [entry.name for entry in needed.entries if entry.descriptor.digest == digest and entry.name is not None]
         if target.name is not None and len(names) > 1:

@@ -18,8 +18,8 @@ from store.references import Named
 
 
 class InUse(Record):
-    """What containers, the ended ones too, and mounts stand on: the ids of their images, the topmost stacks of those that have no
-    image's id, and the stacks of all their trees."""
+    """What containers, the ended ones too, and mounts stand on: the manifests of their images (the ids of those that an older box
+    made), the topmost stacks of those that have neither, and the stacks of all their trees."""
 
     images: frozenset[str] = frozenset()
     stacks: frozenset[str] = frozenset()
@@ -44,7 +44,7 @@ class Image(Record):
 
     def runs_in(self, used: InUse) -> bool:
         """Whether a container was made of it."""
-        return self.id in used.images or self.stack in used.stacks
+        return not self.parts.isdisjoint(used.images) or self.stack in used.stacks
 
 
 class Marks:

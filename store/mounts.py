@@ -49,8 +49,8 @@ class Mounted(Record):
     `number` the mount's id (0: not made yet) and `shows` what mountinfo says of it (empty: its maker did not come to that). `top`
     is the root directory that its maker had.
 
-    Of an image, `image` is the id and `chains` are those of its layers, the lowest first; `container` is a container's id. `made`
-    says that the directory is box's own.
+    Of an image, `image` is the manifest (the id, where an older box made it) and `chains` are those of its layers, the lowest
+    first; `container` is a container's id. `made` says that the directory is box's own.
     """
 
     name: str

@@ -111,11 +111,12 @@ class References:
             raise _missing(name, entries)
         return found.descriptor
 
-    def resolve(self, text: str) -> Named:
+    def resolve(self, text: str, *, only: bool = False) -> Named:
         """The image a user means by a name, `NAME@DIGEST`, a digest, or the first digits (3 or more) of an image's id or digest.
 
         An image's id is its config's digest, as docker and podman have it. A name wins over an id. ReferenceMissing when nothing
-        fits, StoreError when more than one image does.
+        fits, StoreError when more than one image does. Manifests that share an id are one image to whoever looks at it: any of
+        them is given. With `only` they are several.
         """
         entries = self._entries()
         if not text.startswith("sha256:"):
@@ -133,7 +134,14 @@ class References:
                 matches[digest] = Named(None, entry.descriptor)
         if not matches:
             raise _missing(text, entries)
-        if len(matches) > 1:
+        ids = {self._id(entry) for entry in matches.values()}
+        if len(matches) > 1 and len(ids) == 1 and "" not in ids:
+            if only:
+                raise StoreError(
+                    f"{len(matches)} images have the id {text!r}: their layers are packed differently",
+                    hint="say which one, by its name or its digest: " + ", ".join(sorted(matches)),
+                )
+        elif len(matches) > 1:
             raise StoreError(
                 f"{text!r} is the beginning of {len(matches)} image ids",
                 hint="write more digits: " + ", ".join(sorted(self._id(entry)[:16] for entry in matches.values())),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from runtime.state import Container
     from store.layout import Store
-    from store.usage import Usage
+    from store.usage import ImageUsage, Usage
 
 VERB = Verb(
     "df",
@@ -48,7 +48,7 @@ def main(values: Values) -> int:
     if not values.flag("verbose"):
         listing.show(values, _sums(found, containers), COLUMNS)
         if not values.text("format"):
-            print(f"\nImages share {amounts.size(found.shared)}. 'box gc' would give back {amounts.size(found.freeable)}.")
+            print(f"\nImages share {amounts.size(found.shared)}. {_hope(found)}.")
         return 0
     wanted = values.text("format")
     _section(values, "Images", _images(store, found, containers), IMAGE_COLUMNS)
@@ -56,6 +56,14 @@ def main(values: Values) -> int:
         print()
     _section(values, "Containers", _containers(containers), CONTAINER_COLUMNS)
     return 0
+
+
+def _hope(found: Usage) -> str:
+    """What gc would do."""
+    damaged = [image.descriptor.digest.hex[:12] for image in found.each if image.damaged]
+    if damaged:
+        return f"'box gc' would delete nothing, since image {damaged[0]} is damaged: try 'box fsck --repair'"
+    return f"'box gc' would give back {amounts.size(found.freeable)}"
 
 
 def _section(values: Values, title: str, rows: Iterator[Mapping[str, object]], columns: Sequence[tuple[str, str]]) -> None:
@@ -110,8 +118,12 @@ def _images(store: Store | None, found: Usage, containers: Sequence[Container]) 
                 "Size": amounts.size(image.size),
                 "SharedSize": amounts.size(image.shared),
                 "UniqueSize": amounts.size(image.unique),
-                "Containers": str(sum(container.image_digest == image.id for container in containers)),
+                "Containers": str(sum(_made_of(container, image) for container in containers)),
             }
+
+
+def _made_of(container: Container, image: ImageUsage) -> bool:
+    return (container.manifest_digest or container.image_digest) in (str(image.descriptor.digest), image.id)
 
 
 def _containers(containers: Sequence[Container]) -> Iterator[Mapping[str, object]]:

@@ -7,9 +7,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from boxcli import amounts, listing
+from boxcli.failure import report
 from boxcli.table import Argument, Option, Values, Verb
+from store.errors import StoreError
 
 if TYPE_CHECKING:
+    from store.digest import Digest
     from store.images import Image
     from store.layout import Store
 
@@ -33,18 +36,32 @@ def main(values: Values) -> int:
     if values.flag("digests"):
         columns.insert(2, ("DIGEST", "Digest"))
     store = existing(values)
-    listing.show(values, _rows(store, values) if store is not None else [], columns)
-    return 0
+    damaged: list[StoreError] = []
+    listing.show(values, _rows(store, values, damaged) if store is not None else [], columns)
+    for error in damaged:
+        report(error)
+    return 1 if damaged else 0
 
 
-def _rows(store: Store, values: Values) -> Iterator[dict[str, object]]:
+def _rows(store: Store, values: Values, damaged: list[StoreError]) -> Iterator[dict[str, object]]:
     wanted = values.text("name")
     seen: set[object] = set()
     for named in store.references.all():
         repository, _, tag = (named.name or "").rpartition(":")
         if wanted and wanted not in (repository, named.name):
             continue
-        image = store.images.load(named.descriptor)
+        try:
+            image = store.images.load(named.descriptor)
+        except StoreError as err:
+            digest = named.descriptor.digest
+            damaged.append(
+                StoreError(
+                    f"image {named.name or digest.hex[:12]} is damaged: {err.message}",
+                    hint=f"try box fsck --repair, or delete it: box rmi {digest.hex[:12]}",
+                )
+            )
+            yield _damaged(values, repository or NONE, tag or NONE, digest)
+            continue
         if values.flag("quiet"):
             if image.id in seen:
                 continue
@@ -59,6 +76,19 @@ def _rows(store: Store, values: Values) -> Iterator[dict[str, object]]:
             "CreatedSince": amounts.ago(when),
             "Size": amounts.size(image.size),
         }
+
+
+def _damaged(values: Values, repository: str, tag: str, digest: Digest) -> dict[str, object]:
+    """The row of an image that cannot be read; those who list only ids get what it can be deleted by."""
+    return {
+        "Repository": repository,
+        "Tag": tag,
+        "ID": digest.hex[:12] if values.flag("quiet") else "<damaged>",
+        "Digest": str(digest),
+        "CreatedAt": "",
+        "CreatedSince": "",
+        "Size": "",
+    }
 
 
 def created(image: Image) -> float:

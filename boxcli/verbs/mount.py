@@ -57,7 +57,7 @@ def _mount(store: Store, name: str, target: str) -> Mounted:
             name,
             lambda: store.snapshots.view(image.layers),
             target=target,
-            image=image.id,
+            image=image.descriptor.digest,
             chains=[layer.chain_id for layer in image.layers],
         )
 

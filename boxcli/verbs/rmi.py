@@ -19,6 +19,7 @@ VERB = Verb(
 def main(values: Values) -> int:
     """Delete each; print what went. The first that cannot be deleted does not keep the others from it."""
     from boxcli.in_use import in_use
+    from builder import retention
     from runtime.journal import reap
     from store.collect import delete_image
     from store.errors import ReferenceMissing
@@ -29,7 +30,13 @@ def main(values: Values) -> int:
     status = 0
     for text in values.all("image", str):
         try:
-            gone = delete_image(store, text, force=values.flag("force"), used=lambda: in_use(store.root))
+            gone = delete_image(
+                store,
+                text,
+                force=values.flag("force"),
+                keep=lambda: retention.kept(store),
+                used=lambda: in_use(store.root),
+            )
         except ReferenceMissing as error:
             status = status if values.flag("force") else report(error)
             continue

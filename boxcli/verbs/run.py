@@ -191,6 +191,7 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec = Spec(values.root, [*entrypoint, *command], image.trees)
     spec.image = image.reference or values.text("image")
     spec.image_digest = image.config_digest
+    spec.manifest_digest = image.manifest_digest
     spec.name = values.text("name")
     spec.created = time.time()
     spec.env = environment(image.env, values.all("env_file", str), values.all("env", str))

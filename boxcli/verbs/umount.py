@@ -66,4 +66,8 @@ def _meant(store: Store, mounts: list[Mounted], name: str) -> list[Mounted]:
         return []
     if subject.container is not None:
         return [mounted for mounted in mounts if mounted.container == subject.container.id]
-    return [mounted for mounted in mounts if subject.image is not None and mounted.image == subject.image.id]
+    return [
+        mounted
+        for mounted in mounts
+        if subject.image is not None and mounted.image in (subject.image.descriptor.digest, subject.image.id)
+    ]

@@ -35,9 +35,10 @@ def rebuilt(box: Box, tmp_path: Path, text: str, name: str = "tiny") -> None:
 
 
 def test_gc_deletes_what_nothing_uses_and_says_how_much_that_was(box: Box, tiny: str, tmp_path: Path) -> None:
-    before = blobs()
+    box("save", "-o", tmp_path / "tiny.tar", tiny)
     rebuilt(box, tmp_path, "one", "other")
     box("rmi", "other")
+    before = blobs()
     assert box("gc").stdout == "Freed 0B\n"
     (Path(root()) / "blobs/sha256" / ("0" * 64)).write_bytes(b"left by a killed build")
     dry = box("gc", "--dry-run").stdout.splitlines()
@@ -47,6 +48,9 @@ def test_gc_deletes_what_nothing_uses_and_says_how_much_that_was(box: Box, tiny:
     assert rows(box("gc", "-n", "--format", "json").stdout)[0]["Bytes"] == 22
     assert box("gc").stdout == "Freed 22B: 1 blob\n"
     assert blobs() == before
+    box("prune", "-af")  # the build cache, too
+    assert blobs() == set()
+    box("load", "-i", tmp_path / "tiny.tar")
     assert box("run", "--rm", tiny).stdout == "hello\n"
 
 
@@ -208,3 +212,21 @@ def test_fsck_names_a_snapshot_that_nothing_explains_and_repair_drops_it(box: Bo
     assert f"mended: snapshots/{'5' * 64}: " in box("fsck", "--repair").stdout
     assert not stray.exists()
     assert box("fsck").stdout.endswith(": nothing is damaged\n")
+
+
+def test_rmi_leaves_the_build_cache_as_it_is(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "Boxfile").write_text(
+        "box: 1\nname: app\nbase: {host: [sh, cat, date]}\nsteps:\n  - run: date +%N > /when\nconfig: {cmd: [cat, /when]}\n"
+    )
+    box("build", "-q", tmp_path)
+    when = box("run", "--rm", "app").stdout
+    box("rmi", "app")
+    box("build", "-q", tmp_path)
+    assert box("run", "--rm", "app").stdout == when
+
+
+def test_df_promises_nothing_of_a_gc_that_would_refuse(box: Box, tiny: str) -> None:
+    manifest = Path(root()) / "blobs/sha256" / box("inspect", tiny, "-f", "{{.Digest}}").stdout.strip().removeprefix("sha256:")
+    manifest.write_bytes(b"{}")
+    assert f"'box gc' would delete nothing, since image {manifest.name[:12]} is damaged" in box("df").stdout
+    assert "nothing was deleted" in box("gc", status=1).stderr

@@ -1,5 +1,6 @@
 """The verbs of images, as a user types them."""
 
+import gzip
 import io
 import json
 import os
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from store.digest import OCI_LAYER_GZIP
+from store.images import stack
+from store.layout import Store
 from tests.command.installed import BOX, Box
 
 pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
@@ -39,6 +43,70 @@ def test_an_image_is_found_by_name_digest_and_the_beginning_of_its_id(box: Box, 
     for name in (tiny, "tiny:latest", identity, identity[7:], identity[7:12], digest(box, tiny)):
         assert box("inspect", name, "-f", "{{.Id}}").stdout.strip() == identity
         assert box("run", "--rm", name, "true").stdout == ""
+
+
+def twin(name: str) -> tuple[str, str]:
+    """The image `name` once more, as `twin`, its layers compressed: the id of both, and the digest of the new manifest."""
+    store = Store.open(os.environ["BOX_ROOT"])
+    image = store.images.load(store.references.get(name))
+    layers = [
+        (
+            store.blobs.put_bytes(gzip.compress(store.blobs.read(layer.descriptor, limit=1 << 30), 1), OCI_LAYER_GZIP),
+            layer.diff_id,
+        )
+        for layer in image.layers
+    ]
+    made = store.images.create({key: value for key, value in image.config.items() if key != "rootfs"}, stack(layers))
+    store.references.set("twin", made)
+    assert store.images.config_digest(made) == image.id
+    return str(image.id), str(made.digest)
+
+
+def test_an_id_that_two_manifests_share_is_as_good_as_either_but_for_deleting(box: Box, tiny: str) -> None:
+    first = digest(box, tiny)
+    identity, second = twin(tiny)
+    for text in (identity, identity[7:19]):
+        assert box("run", "--rm", text).stdout == "hello\n"
+        assert json.loads(box("inspect", text).stdout)[0]["Id"] == identity
+        assert box("cp", f"{text}:/etc/motd", "-", status=None).returncode == 0
+        for force in ([], ["-f"]):
+            done = box("rmi", *force, text, status=1)
+            assert "2 images have the id" in done.stderr
+            assert first in done.stderr
+            assert second in done.stderr
+    assert len(box("images", "--format", "{{.ID}}").stdout.split()) == 2
+    box("rmi", second)
+    assert box("images", "--format", "{{.Repository}}").stdout == "tiny\n"
+    assert box("run", "--rm", identity).stdout == "hello\n"
+
+
+def test_a_container_stands_on_the_manifest_it_was_made_of_and_on_no_other(box: Box, tiny: str) -> None:
+    twin(tiny)
+    box("run", "--name", "user", tiny)
+    counts = {
+        row["Repository"]: row["Containers"]
+        for row in map(json.loads, box("df", "-v", "--format", "json").stdout.splitlines())
+        if "Repository" in row
+    }
+    assert counts == {"tiny": "1", "twin": "0"}
+    assert "is used by a container" in box("rmi", tiny, status=1).stderr
+    box("rmi", "twin")
+    assert box("start", "-a", "user").stdout == "hello\n"
+
+
+def test_a_damaged_image_is_listed_as_such_among_the_others(box: Box, tiny: str, tmp_path: Path) -> None:
+    (tmp_path / "Boxfile").write_text("box: 1\nname: broken\nbase: tiny\nsteps:\n  - mkdir: /x\n")
+    box("build", "-q", tmp_path)
+    manifest = digest(box, "broken").removeprefix("sha256:")
+    (Path(os.environ["BOX_ROOT"]) / "blobs/sha256" / manifest).write_bytes(b"{}")
+    done = box("images", status=1)
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [row[:3] for row in rows] == [["broken", "latest", "<damaged>"], ["tiny", "latest", rows[1][2]]]
+    assert "image broken:latest is damaged" in done.stderr
+    assert f"box rmi {manifest[:12]}" in done.stderr
+    assert box("images", "-q", status=1).stdout.split() == [manifest[:12], rows[1][2]]
+    box("rmi", manifest[:12])
+    assert box("images").stderr == ""
 
 
 def test_a_name_can_be_given_and_taken_and_the_last_takes_the_image_with_it(box: Box, tiny: str) -> None:
