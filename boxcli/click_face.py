@@ -23,7 +23,10 @@ WRONG_USAGE = 2
 
 SECTIONS = (
     ("Build and run", ("build", "run", "exec")),
-    ("Containers", ("create", "start", "restart", "stop", "kill", "pause", "unpause", "wait", "update", "rename", "rm")),
+    (
+        "Containers",
+        ("create", "start", "restart", "stop", "kill", "pause", "unpause", "wait", "update", "rename", "rm", "commit"),
+    ),
     ("Look at containers", ("ps", "logs", "attach", "inspect", "top", "stats")),
     ("Images", ("images", "tag", "rmi", "history", "save", "load", "import")),
     ("Files", ("diff", "blame", "cp", "export", "mount", "umount")),

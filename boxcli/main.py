@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # In the order of `box help`.
 VERBS = (
     "build", "run", "exec", "create", "start", "restart", "ps", "logs", "attach", "stop", "kill", "pause", "unpause",
-    "rename", "rm", "wait", "inspect", "top", "stats", "update",
+    "rename", "rm", "wait", "inspect", "top", "stats", "update", "commit",
     "images", "tag", "rmi", "history", "save", "load", "import",
     "df", "gc", "prune", "fsck",
     "diff", "blame", "cp", "export", "mount", "umount",

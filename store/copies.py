@@ -22,6 +22,7 @@ from store.walk import Node, walk
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TYPES = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+_MARKS = ("trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.overlay.metacopy", "trusted.overlay.whole")
 _NO_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 
@@ -32,6 +33,38 @@ def copy_tree(source: int, target: int, *, missing: bool = False) -> None:
     left out. Neither may change meanwhile.
     """
     _Copier(source, target, missing).copy()
+
+
+def copy_upper(source: str, target: str) -> None:
+    """`copy_tree` of an overlay's upper directory, with what overlayfs has marked in it, into the empty directory `target`."""
+    old = os.open(source, _DIRECTORY)
+    try:
+        new = os.open(target, _DIRECTORY)
+        try:
+            copy_tree(old, new)
+            for node in walk(old):
+                if node.kind == DIRECTORY:
+                    _copy_marks(old, new, node.path)
+        finally:
+            os.close(new)
+    finally:
+        os.close(old)
+
+
+def _copy_marks(source: int, target: int, path: bytes) -> None:
+    descriptor = _open(source, path)
+    try:
+        marks = {name: os.getxattr(descriptor, name) for name in os.listxattr(descriptor) if name in _MARKS}
+    finally:
+        os.close(descriptor)
+    if not marks:
+        return
+    descriptor = _open(target, path)
+    try:
+        for name, value in marks.items():
+            os.setxattr(descriptor, name, value)
+    finally:
+        os.close(descriptor)
 
 
 class _Copier:
