@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from errno import EACCES, EDQUOT, EFBIG, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS
 
 from boxcli import escapes
-from store.errors import BoxError, BoxfileError, BuildError, StepFailed
+from store.errors import BoxError, BoxfileError, BuildError, StepFailed, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    pass
 
 INTERRUPTED = 130
 READER_GONE = 141
@@ -29,15 +30,20 @@ def report(error: BaseException, failure_status: int = 0) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 0 if error.code is None else 1
     if isinstance(error, KeyboardInterrupt):
+        with suppress(BrokenPipeError):
+            say("interrupted")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         return READER_GONE
     status = failure_status or 1
     try:
+        if isinstance(error.__cause__ or error, FileNotFoundError) and _nowhere():
+            say("this directory is gone", "go to another: cd")
+            return _status(UsageError.exit_status, failure_status)
         if isinstance(error, BoxfileError):
             from boxfile.diagnostics import render
 
-            print(render(error, color=colors(sys.stderr)), file=sys.stderr)
+            print(render(error, color=escapes.colors(sys.stderr)), file=sys.stderr)
             return failure_status or error.exit_status
         if isinstance(error, BuildError):
             _say_step(error)
@@ -58,6 +64,15 @@ def report(error: BaseException, failure_status: int = 0) -> int:
     return status
 
 
+def _nowhere() -> bool:
+    """Whether the directory that this command was started in has been deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _status(own: int, failure_status: int) -> int:
     if failure_status:
         return failure_status if own in (1, 2) else own
@@ -67,19 +82,16 @@ def _status(own: int, failure_status: int) -> int:
 def _say_step(error: BuildError) -> None:
     """A build that stopped: the last lines of the command's output, the step with its place, what happened, what to do."""
     if isinstance(error, StepFailed) and error.tail:
-        print(escapes.lines("".join(f"  | {line}\n" for line in error.tail.splitlines())), end="", file=sys.stderr)
+        clean = escapes.cleaner(sys.stderr)
+        for line in error.tail.split("\n"):
+            print(f"  | {clean(line)}", file=sys.stderr)
     if error.step:
         print(f"box: {escapes.one_line(error.step)}", file=sys.stderr)
     say(error.message, error.hint)
 
 
-def colors(stream: TextIO) -> bool:
-    """Whether colours are wanted there: on a terminal, unless NO_COLOR (no-color.org) or a dumb terminal says otherwise."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
 def say(message: str, hint: str = "") -> None:
     """One error, and what to do next, on standard error."""
-    print(f"box: {escapes.lines(message)}", file=sys.stderr)
+    print(f"box: {escapes.lines(escapes.of_repr(message))}", file=sys.stderr)
     if hint:
-        print(f"hint: {escapes.lines(hint)}", file=sys.stderr)
+        print(f"hint: {escapes.lines(escapes.of_repr(hint))}", file=sys.stderr)

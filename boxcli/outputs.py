@@ -9,7 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from boxcli.table import Values
 from store.errors import UsageError
+
+
+def destination(values: Values) -> str:
+    """What --output names; empty for standard output, which is no terminal then. Raises UsageError."""
+    path = values.text("output")
+    if values.flag("output") and not path:
+        raise UsageError("the name of the output is empty", hint="name a file, or '-' for standard output")
+    if path in ("", "-"):
+        check_not_a_terminal()
+        return ""
+    return path
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import os
 import time
 
 from boxcli import escapes
-from boxcli.failure import colors
+from boxcli.escapes import colors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Plain:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._clean = escapes.one_line if stream.isatty() else str
+        self._clean = escapes.cleaner(stream)
         self._head = ""
         self._text = ""
 

@@ -28,6 +28,7 @@ SMALL_TOTAL = 16 << 20
 _LINK_LIMIT = 8
 _DOCUMENTS = frozenset({"index.json", "manifest.json", "oci-layout", "repositories"})
 _BLOBS = "blobs/sha256/"
+_ROOT_FILE_SYSTEM = frozenset({b"bin", b"dev", b"etc", b"lib", b"sbin", b"usr", b"var"})
 
 
 class Member(NamedTuple):
@@ -55,6 +56,8 @@ class Members:
         """Take in a whole tar, or ArchiveError."""
         reader = TarReader(feed(stream), Limits(entries=ENTRY_LIMIT))
         for entry in reader:
+            if entry.name.partition(b"/")[0] in _ROOT_FILE_SYSTEM:
+                raise ArchiveError("this is a root file system, no image", hint="`box import` takes it")
             name = self._claim(entry.name)
             if entry.kind == FILE:
                 self._keep(name, entry.size, reader.content)
@@ -68,6 +71,11 @@ class Members:
     def read_directory(self, path: str) -> None:
         """Take in an OCI layout directory, following no link."""
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        if not os.path.isfile(f"{path}/index.json") or not os.path.isdir(f"{path}/{_BLOBS}"):
+            raise ArchiveError(
+                f"{path} is no OCI layout: it has not both index.json and {_BLOBS}",
+                hint="name a directory that `skopeo copy` or umoci wrote, or the file of `box save`",
+            )
         for folder in ("", "blobs/", _BLOBS):
             with Attempt(f"read {path}/{folder}"), os.scandir(f"{path}/{folder}") as entries:
                 names = sorted(entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))

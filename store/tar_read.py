@@ -99,6 +99,9 @@ def clean_path(name: bytes, what: str = "name") -> bytes:
     return b"/".join(parts)
 
 
+_NO_TAR = "a tar may be plain, or compressed by gzip, zstd, xz or bzip2"
+
+
 class TarReader:
     """The entries of an archive in order. Content is read with `content` or `read`; what is not read is skipped.
 
@@ -147,6 +150,8 @@ class TarReader:
                 at = 0
             header = bytes(self._chunk[at : at + BLOCK])
             if len(header) < BLOCK:
+                if not self._start and not at:
+                    raise ArchiveError("this is no tar archive: it is shorter than a header", hint=_NO_TAR)
                 raise ArchiveError("the archive is cut short in a header")
             self._at = at + BLOCK
             try:
@@ -240,6 +245,8 @@ class TarReader:
     def _fetch(self, wanted: str) -> None:
         chunk = self._feed()
         if not chunk:
+            if not self._start and not self._chunk:
+                raise ArchiveError("the archive is empty", hint="make it again, or fetch it again")
             raise ArchiveError(
                 f"the archive is cut short: it ends where {wanted} should be", hint="make the archive again, or fetch it again"
             )
@@ -443,7 +450,7 @@ def _octal(field: bytes, what: str) -> int:
     text = field.strip(b"\0 ")
     # int() takes signs, underscores and 0o as well.
     if text.translate(None, b"01234567"):
-        raise ArchiveError(f"this is no tar archive: a {what} is not a number: {field!r}")
+        raise ArchiveError(f"this is no tar archive, or a damaged one: a {what} in a header is not a number", hint=_NO_TAR)
     return int(text, 8) if text else 0
 
 
@@ -461,4 +468,4 @@ def _check_slowly(header: bytes, expected: int) -> None:
     blanked = header[:148] + b" " * 8 + header[156:]
     signed = sum(byte - 256 if byte > 127 else byte for byte in blanked)
     if signed != expected:
-        raise ArchiveError("this is no tar archive, or a damaged one: a header's checksum is wrong")
+        raise ArchiveError("this is no tar archive, or a damaged one: a header's checksum is wrong", hint=_NO_TAR)

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from boxcli.escapes import one_line
-from boxcli.outputs import check_not_a_terminal, output
+from boxcli.outputs import destination, output
 from boxcli.table import Argument, Option, Values, Verb
 
 if TYPE_CHECKING:
@@ -28,13 +28,12 @@ def main(values: Values) -> int:
     from store.export import export
     from store.layout import Store
 
-    if not values.text("output"):
-        check_not_a_terminal()
+    path = destination(values)
     store = Store.open(values.root, values.driver, make=False)
     with (
         store.leased(),
         merged(store, find(store, values.text("name"))) as tree,
-        output(values.text("output")) as file,
+        output(path) as file,
     ):
         export(tree, file.write, _skipped)
         file.flush()

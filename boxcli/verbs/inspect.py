@@ -7,7 +7,7 @@ from typing import Any
 
 from boxcli.failure import report
 from boxcli.table import Argument, Option, Values, Verb
-from store.errors import BoxError, ContainerMissing, ReferenceMissing
+from store.errors import BoxError, ContainerMissing, ReferenceMissing, StoreMissing
 
 _TYPES = ("container", "image")
 
@@ -62,7 +62,7 @@ def describe(root: str, name: str, kind: str) -> dict[str, Any]:
 
     try:
         return image(root, name)
-    except ReferenceMissing as missing:
+    except (ReferenceMissing, StoreMissing) as missing:
         if kind:
             raise
         raise BoxError(f"no container or image named {name!r}", hint="'box ps -a' and 'box images' list them") from missing

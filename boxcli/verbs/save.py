@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from boxcli.outputs import check_not_a_terminal, output
+from boxcli.outputs import destination, output
 from boxcli.table import Argument, Option, Values, Verb
 
 VERB = Verb(
@@ -19,9 +19,7 @@ def main(values: Values) -> int:
     from store.archive import save
     from store.layout import Store
 
-    path = values.text("output")
-    if not path:
-        check_not_a_terminal()
+    path = destination(values)
     store = Store.open(values.root, values.driver, make=False)
     with output(path) as file:
         save(store, values.all("image", str), file)

@@ -270,3 +270,45 @@ class TestBuild:
     def test_the_directory_without_a_boxfile_is_named(self, box: Box, tmp_path: Path) -> None:
         done = box("build", cwd=tmp_path, status=2)
         assert done.stderr == "box: there is no Boxfile\nhint: make one, or name another: box build PATH\n"
+
+
+def _root_file_system(path: Path) -> None:
+    with tarfile.open(path, "w") as tar:
+        top = tarfile.TarInfo("./")
+        top.type = tarfile.DIRTYPE
+        tar.addfile(top)
+        tar.addfile(tarfile.TarInfo("./etc/passwd"))
+
+
+def test_what_is_no_image_archive_is_told_as_what_it_is(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("just a text\n")
+    (tmp_path / "directory").mkdir()
+    _root_file_system(tmp_path / "rootfs.tar")
+    for name, message, hint in (
+        ("empty", "the archive is empty", "make it again, or fetch it again"),
+        (
+            "text",
+            "this is no tar archive: it is shorter than a header",
+            "a tar may be plain, or compressed by gzip, zstd, xz or bzip2",
+        ),
+        ("rootfs.tar", "this is a root file system, no image", "`box import` takes it"),
+        ("directory", "directory is no OCI layout: it has not both index.json and blobs/sha256/", "name a directory that"),
+    ):
+        done = box("load", "-i", name, cwd=tmp_path, status=1)
+        first, second = done.stderr.splitlines()
+        assert (first, second[: len("hint: " + hint)]) == (f"box: {message}", f"hint: {hint}")
+    assert box("images", "-q").stdout == ""
+
+
+@pytest.mark.parametrize("verb", ["save", "export"])
+def test_a_dash_means_standard_output_and_an_empty_name_nothing(tiny: str, tmp_path: Path, verb: str) -> None:
+    plain, dash, empty = (
+        subprocess.run([BOX, verb, *option, tiny], cwd=tmp_path, capture_output=True, check=False)
+        for option in ([], ["-o", "-"], ["-o", ""])
+    )
+    assert (plain.returncode, dash.returncode, empty.returncode) == (0, 0, 2)
+    assert dash.stdout == plain.stdout
+    assert dash.stdout
+    assert empty.stderr.startswith(b"box: the name of the output is empty\nhint: ")
+    assert os.listdir(tmp_path) == []

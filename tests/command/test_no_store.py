@@ -14,7 +14,8 @@ pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
 
 LISTS = ["images", "ps -a", "df", "df -v", "gc", "prune -f", "fsck", "mount", "umount --all", "info"]
 NAMES = [
-    "run x", "create x", "inspect x", "save -o out x", "rmi x", "tag x y", "history x", "diff x", "blame x /a", "cp x:/a .",
+    "run x", "create x", "inspect --type image x", "save -o out x", "rmi x",
+    "tag x y", "history x", "diff x", "blame x /a", "cp x:/a .",
     "export -o out x",
 ]  # fmt: skip
 

@@ -53,11 +53,15 @@ def test_plain_lines_say_what_was_cached_and_why_something_was_done() -> None:
     assert len(lines) == 2 + 20 + 1
 
 
-def test_output_keeps_its_bytes_in_a_file_and_loses_its_escapes_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_a_command_prints_is_obeyed_and_colours_pass_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     play(progress.view("plain", stream))
-    assert "\033[31mred" in stream.getvalue()
-    assert "\033" not in on_a_terminal("plain", monkeypatch, TERM="xterm")
+    assert "\\x1b[31mred" in stream.getvalue()
+    assert "\033" not in stream.getvalue()
+    written = on_a_terminal("plain", monkeypatch, TERM="xterm")
+    assert "\033[31mred" in written
+    assert set(re.findall(r"\033[^m]*m", written)) <= {"\033[31m", "\033[0m"}
+    assert "\033" not in on_a_terminal("plain", monkeypatch, TERM="xterm", NO_COLOR="1")
 
 
 def test_a_live_view_sends_the_terminal_nothing_but_its_own_sequences(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,3 +244,17 @@ def test_a_place_where_the_id_cannot_be_written_is_told(site: Site, box: Box, tm
     assert done.stderr.startswith(f"box: cannot write the id to {tmp_path}/{place}: ")
     assert done.stderr.splitlines()[1:] == ["hint: name another file with --cidfile"]
     assert site.containers.all() == []
+
+
+@pytest.mark.parametrize("arguments", [["build"], ["run", "--rm", "-v", ".:/here", IMAGE, "true"]])
+def test_a_directory_that_is_gone_is_told(site: Site, tmp_path: Path, arguments: list[str]) -> None:
+    script = f'mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec "$@"'
+    done = subprocess.run(["sh", "-c", script, "sh", BOX, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == (125 if arguments[0] == "run" else 2)
+    said = [line for line in done.stderr.splitlines() if "getcwd" not in line]  # the shell's own word
+    assert said == ["box: this directory is gone", "hint: go to another: cd"]
+
+
+def test_a_byte_that_is_no_utf_8_is_shown_as_one(box: Box, site: Site) -> None:
+    assert "'he\\xff'" in box("run", "--rm", "he\udcff", "true", status=125).stderr
+    assert "/nope\\xff" in box("run", "--rm", "--env-file", "/nope\udcff", IMAGE, status=125).stderr

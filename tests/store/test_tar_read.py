@@ -280,7 +280,8 @@ REFUSED = [
     ("an entry without a name", archive(file(b"")), "without a name"),
     ("a wrong checksum", archive(header(b"x", checksum=1234)), "checksum is wrong"),
     ("no tar at all", b"#!/bin/sh\n" * 100, "this is no tar archive"),
-    ("nothing at all", b"", "cut short"),
+    ("nothing at all", b"", "the archive is empty"),
+    ("less than a header", b"text", "this is no tar archive: it is shorter than a header"),
 ]
 
 
@@ -301,14 +302,14 @@ WHOLE = archive(
 )
 
 
-@pytest.mark.parametrize("at", range(0, len(WHOLE) - len(END) + 1, 512))
+@pytest.mark.parametrize("at", range(512, len(WHOLE) - len(END) + 1, 512))
 def test_an_archive_cut_at_a_block_is_refused(at: int) -> None:
     assert len(entries(WHOLE)) == 5
     with pytest.raises(ArchiveError, match="cut short"):
         entries(WHOLE[:at])
 
 
-@pytest.mark.parametrize("at", range(100, len(WHOLE) - len(END), 777))
+@pytest.mark.parametrize("at", range(877, len(WHOLE) - len(END), 777))
 def test_an_archive_cut_anywhere_is_refused(at: int) -> None:
     with pytest.raises(ArchiveError, match="cut short"):
         entries(WHOLE[:at])
