@@ -172,6 +172,24 @@ def network(text: str) -> str:
     return text
 
 
+def userns(text: str) -> str:
+    """auto or host."""
+    if text not in ("auto", "host"):
+        raise ValueError(f"{text!r} is not 'auto' or 'host'")
+    return text
+
+
+def id_range(text: str) -> tuple[int, int, int]:
+    """CONTAINER:HOST:COUNT, ids that are others outside."""
+    parts = text.split(":")
+    if len(parts) == 2:
+        parts.append("1")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{text!r} is not CONTAINER:HOST:COUNT, such as 0:100000:65536")
+    first, outside, size = map(int, parts)
+    return first, outside, size
+
+
 def security(text: str) -> str:
     """no-new-privileges[=true|false], seccomp=unconfined or seccomp=log, in one spelling."""
     key, _, value = text.replace(":", "=", 1).partition("=")

@@ -55,11 +55,13 @@ def build(
     progress: Progress | None = None,
     epoch: int | None = None,
     no_cache: bool = False,
+    userns: str = "",
 ) -> Built:
     """Build the image of `plan` from the files in the directory `context`, and give it the name `tag` or the plan's own.
 
     On return the image and its name survive a crash. On an error, an interrupt too, no name changed and nothing unfinished is
-    left; of a killed build the next `Store.open` removes it. Without `epoch` it is SOURCE_DATE_EPOCH's.
+    left; of a killed build the next `Store.open` removes it. Without `epoch` it is SOURCE_DATE_EPOCH's. `userns` is as in
+    runtime.spec.Spec, for the run steps.
 
     BoxfileError for a base that is not there, BuildError (StepFailed) naming the step that failed, StoreError.
     """
@@ -82,6 +84,7 @@ def build(
             progress or Silent(),
             epoch=epoch_of(os.environ) if epoch is None else epoch,
             no_cache=no_cache,
+            userns=userns,
             last=LastBuild(cache, _short(f"{place}\0{os.path.abspath(plan.path)}")),
         )
         with closing(session.log):
@@ -196,7 +199,7 @@ class Building:
                 shown = f"{session.plan.path}:{step.at.line}: {step.text}"
                 upper = runs.run(
                     step, surroundings, session.store, self.chain, draft.path, epoch=session.epoch, number=number, shown=shown,
-                    log=session.log, progress=session.progress,
+                    log=session.log, progress=session.progress, userns=session.userns,
                 )  # fmt: skip
                 result = layers.keep_upper(session.store, upper, self.chain, session.epoch)
             else:

@@ -52,6 +52,7 @@ def run(
     shown: str,
     log: Log,
     progress: Progress,
+    userns: str = "",
 ) -> str:
     """Run the command to its end; returns the directory (below `directory`) that has its changes.
 
@@ -75,11 +76,13 @@ def run(
         user=surroundings.user,
         hostname=HOSTNAME,
         network="none" if step.network == "none" else "host",
+        userns=userns,
         capabilities=BUILD_DEFAULT,
         pids_limit=PIDS,
         upper=upper,
         work=work,
         removed=True,
+        warn=lambda text: progress.output(number, f"warning: {text}"),
     )
     log.start(shown)
     outcome = _follow(spec, number, log, progress)

@@ -23,10 +23,32 @@ if TYPE_CHECKING:
 class Session:
     """The store, the plan, its context and cache, and who watches."""
 
-    __slots__ = ("above", "cache", "context", "epoch", "last", "log", "no_cache", "plan", "progress", "seconds", "store")
+    __slots__ = (
+        "above",
+        "cache",
+        "context",
+        "epoch",
+        "last",
+        "log",
+        "no_cache",
+        "plan",
+        "progress",
+        "seconds",
+        "store",
+        "userns",
+    )
 
     def __init__(
-        self, store: Store, plan: "Plan", context: Context, progress: Progress, *, epoch: int, no_cache: bool, last: LastBuild
+        self,
+        store: Store,
+        plan: "Plan",
+        context: Context,
+        progress: Progress,
+        *,
+        epoch: int,
+        no_cache: bool,
+        last: LastBuild,
+        userns: str = "",
     ) -> None:
         self.store = store
         self.plan = plan
@@ -35,6 +57,7 @@ class Session:
         self.epoch = epoch
         self.no_cache = no_cache
         self.last = last
+        self.userns = userns
         self.cache: Cache = last.cache
         self.log = Log(f"{store.root}/logs")
         self.above = "the steps above it changed"

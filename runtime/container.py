@@ -12,13 +12,14 @@ from _signal import signal as set_handler  # isort: skip  # the signal module wo
 from runtime import linux
 from runtime.capabilities import SYS_CHROOT
 from runtime.cgroups import Cgroup, Limits
-from runtime.entry import Command, emit_birth, emit_identity
+from runtime.entry import Command, emit_birth, emit_identity, emit_user_namespace
 from runtime.journal import REGROUPED, Journal, reap
 from runtime.program import Failure, Program
-from runtime.rootfs import Rootfs, make_skeleton
+from runtime.rootfs import MOUNT_TREE, Rootfs, make_skeleton
 from runtime.spawn import spawn
 from runtime.spec import DEFAULT_PATH, Outcome, Spec
-from runtime.steps import emit_stdio
+from runtime.steps import emit_stdio, give
+from runtime.user_namespace import NoUserNamespace, UserNamespace, open_namespace
 from runtime.users import resolve
 from store.erofs_mount import root_of
 from store.errors import BoxError, RunError, SetupFailed
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 class Process:
     """A container that runs, looked after by this process."""
 
-    __slots__ = ("born", "group", "journal", "master", "outputs", "pid", "spec", "unread")
+    __slots__ = ("born", "group", "journal", "master", "namespace", "outputs", "pid", "spec", "unread")
 
     def __init__(self, spec: Spec, journal: Journal) -> None:
         self.spec = spec
@@ -52,6 +53,7 @@ class Process:
         self.outputs: tuple[int, ...] = ()  # where it writes to by itself
         self.unread = False  # it was killed for writing where nobody reads
         self.born = 0.0
+        self.namespace: UserNamespace | None = None
 
     def finish(self) -> Outcome:
         """Wait for the end, and leave nothing of the container but, unless it is `removed`, its record."""
@@ -69,6 +71,7 @@ class Process:
         filtered = self._wait()
         _, wait_status = os.waitpid(self.pid, 0)
         pid, self.pid = self.pid, 0
+        self.close_namespace()
         outcome = Outcome(_SIGPIPE if self.unread else wait_status)
         group = self._groups()
         if outcome.status:
@@ -137,17 +140,24 @@ class Process:
             os.waitpid(self.pid, 0)
         if group is not None:
             group.delete()
+        self.close_namespace()
         self.journal.abandon()
+
+    def close_namespace(self) -> None:
+        """Give the container's ids back, if it has its own."""
+        if self.namespace is not None:
+            self.namespace.close()
+            self.namespace = None
 
 
 def run(spec: Spec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, forward: bool = False) -> Outcome:
     """Run the container to its end. `forward` passes the signals that reach this process on to it (and is for the main thread).
 
-    The container gets the three descriptors themselves, unless it has a terminal or a log, or one of them is the user's
-    terminal (which a container could then read from): it gets pipes or a terminal of its own, which are copied. On any error,
+    The container gets the three descriptors themselves, unless it has a terminal or a log, or they are not for it (`indirect`):
+    it gets pipes or a terminal of its own, which are copied. On any error,
     KeyboardInterrupt too, nothing of the container is left.
     """
-    if spec.terminal or not spec.removed or os.isatty(stdin) or os.isatty(stdout) or os.isatty(stderr):
+    if spec.terminal or not spec.removed or indirect(stdin, stdout, stderr, own_users=spec.userns != "host"):
         from runtime.attach import run_attached
 
         return run_attached(spec, stdin, stdout, stderr, forward)
@@ -166,6 +176,14 @@ def run(spec: Spec, *, stdin: int = 0, stdout: int = 1, stderr: int = 2, forward
     finally:
         if forwarding is not None:
             forwarding.stop()
+
+
+def indirect(stdin: int, stdout: int, stderr: int, *, own_users: bool) -> bool:
+    """Whether a container must not be given these themselves: a terminal of the user's, which it could read from; or, since
+    it has users of its own, who may not open the caller's files, a file that it could not open again as /dev/stdout."""
+    if os.isatty(stdin) or os.isatty(stdout) or os.isatty(stderr):
+        return True
+    return own_users and any(os.fstat(fd).st_mode & 0o170000 == 0o100000 for fd in (stdout, stderr))
 
 
 def require_root() -> None:
@@ -216,7 +234,16 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
     process = Process(spec, journal)
     try:
         process.group = Cgroup.create(spec.id, Limits(spec.pids_limit, spec.memory, spec.cpus), spec.resources)
-        failed = _bear(process, process.group, stdio, by_chroot=False)
+        try:
+            process.namespace = open_namespace(spec)
+            failed = _bear(process, process.group, stdio, by_chroot=False)
+        except (NoUserNamespace, SetupFailed) as err:
+            if not _can_do_without(spec, err):
+                raise
+            process.close_namespace()
+            if spec.warn is not None:
+                spec.warn(f"the container's users are this machine's: {err.message}")
+            failed = _bear(process, process.group, stdio, by_chroot=False)
         if failed is not None and isinstance(failed, SetupFailed) and (failed.action, failed.errno) == ("pivot_root", _EINVAL):
             os.waitpid(process.pid, 0)
             process.pid = 0
@@ -238,6 +265,13 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
     return process
 
 
+def _can_do_without(spec: Spec, error: NoUserNamespace | SetupFailed) -> bool:
+    """Whether it was the user namespace that could not be made, or shown the files, and nobody has asked for one."""
+    if spec.userns or spec.id_maps:
+        return False
+    return isinstance(error, NoUserNamespace) or (error.action == MOUNT_TREE and error.errno in (1, _EINVAL, 75, 95))
+
+
 def write_pid(path: str, pid: int) -> None:
     """Write the bare number to the file at `path`. Raises RunError."""
     try:
@@ -252,8 +286,8 @@ def write_pid(path: str, pid: int) -> None:
 
 def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_chroot: bool) -> BoxError | None:
     """Bear the process; None once its program has been executed, else why that failed (it has ended, and is to be waited for)."""
-    spec = process.spec
-    rootfs = Rootfs(spec)
+    spec, namespace = process.spec, process.namespace
+    rootfs = Rootfs(spec, namespace)
     descriptors: list[int] = []
     born = False
     try:
@@ -262,12 +296,15 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
         joined = group.open_to_join()
         descriptors += joined
         emit_birth(program, joined)
+        if namespace is not None:
+            emit_user_namespace(program, namespace.gate())
         emit_identity(program, spec)
         rootfs.emit(program, group.paths, by_chroot=by_chroot)
         if by_chroot:
             command.capabilities &= ~SYS_CHROOT  # with it, a chroot can be left
         if spec.terminal:
             stdio = (rootfs.slave, rootfs.slave, rootfs.slave)
+        give(stdio, command.user, namespace.maps if namespace is not None else None, terminal=spec.terminal)
         emit_stdio(program, stdio, descriptors, terminal=spec.terminal)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         descriptors += (reader, writer)
@@ -275,10 +312,12 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
         namespaces = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID
         if spec.network == "none":
             namespaces |= linux.CLONE_NEWNET
+        if namespace is not None:
+            namespaces |= linux.CLONE_NEWUSER
         directory = group.open_for_clone()
         if directory is not None:
             descriptors.append(directory)
-        process.pid, failure = spawn(program, namespaces, directory)
+        process.pid, failure = spawn(program, namespaces, directory, namespace.ready if namespace is not None else None)
         if failure is not None:
             return error_of(failure, command, rootfs.place)
         process.master = rootfs.master
@@ -287,6 +326,8 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
     finally:
         for fd in descriptors:
             os.close(fd)
+        if namespace is not None:
+            namespace.born()
         if rootfs.master >= 0 and not born:
             os.close(rootfs.master)
         rootfs.close()

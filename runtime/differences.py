@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from runtime.roots import LOOKED_AT, Subject, lowers_of, merged, open_merged, upper_of
+from runtime.roots import LOOKED_AT, Subject, lowers_of, maps_of, merged, open_merged, upper_of
 from runtime.state import Container
 from store.compare import Change, Hidden, always, compare, never
 from store.faults import Attempt
@@ -16,7 +16,7 @@ from store.overlay import mount_overlay
 from store.private import is_whole
 from store.record import Record
 from store.touched import Guide, of_layers, of_upper
-from store.walk import open_below, walk
+from store.walk import Owners, open_below, walk
 
 _NOTHING: Hidden = ((), ())
 
@@ -28,10 +28,13 @@ class Pair(Record):
     new: int
     guide: Guide | None
     hidden: Hidden = _NOTHING
+    owners: tuple[Owners | None, Owners | None] = (None, None)
 
     def changes(self, *, times: bool) -> list[Change]:
         """What differs, in the order of the paths' bytes; `times`: also what differs in nothing but its time."""
-        found = compare(self.old, self.new, guide=self.guide, times=always if times else never, hidden=self.hidden)
+        found = compare(
+            self.old, self.new, guide=self.guide, times=always if times else never, hidden=self.hidden, owners=self.owners
+        )
         return sorted(found, key=lambda change: change.path)
 
 
@@ -45,7 +48,8 @@ def own(container: Container) -> Iterator[Pair]:
             lowers = [*lowers_of(container), container.root + "/skeleton"]
             old = _closing(stack, mount_overlay(lowers, attributes=LOOKED_AT))
         hidden = ((), _added_by_box(Subject(container.name, container=container))) if whole else ((), ())
-        yield Pair(old, _closing(stack, open_merged(container)), guide, hidden)
+        owners = (None, _owners(container))
+        yield Pair(old, _closing(stack, open_merged(container)), guide, hidden, owners)
 
 
 @contextmanager
@@ -72,8 +76,14 @@ def between(store: Store, old: Subject, new: Subject) -> Iterator[Pair]:
         with of_stacks(store, old.image.layers, new.image.layers) as pair:
             yield pair
         return
+    owners = (_owners(old.container), _owners(new.container))
     with merged(store, old) as before, merged(store, new) as after:
-        yield Pair(before, after, None, (_added_by_box(old), _added_by_box(new)))
+        yield Pair(before, after, None, (_added_by_box(old), _added_by_box(new)), owners)
+
+
+def _owners(container: Container | None) -> Owners | None:
+    maps = maps_of(container) if container is not None else None
+    return maps.inside if maps is not None else None
 
 
 def _added_by_box(subject: Subject) -> Collection[bytes]:

@@ -11,7 +11,8 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from runtime.roots import Subject, find, inside, merged
+from runtime.id_maps import IdMaps
+from runtime.roots import Subject, find, inside, maps_of, merged
 from runtime.state import Container
 from store.errors import BoxError, UsageError
 from store.layout import Store
@@ -60,11 +61,13 @@ def parse(store: Store, text: str) -> End:
 
 
 class Tree:
-    """Where an end lies: below the descriptor `root`, or on this machine (-1). `avoid`: file systems of the kernel's own."""
+    """Where an end lies: below the descriptor `root`, or on this machine (-1). `avoid`: file systems of the kernel's own; `maps`:
+    the ids of a running container."""
 
-    __slots__ = ("avoid", "name", "root")
+    __slots__ = ("avoid", "maps", "name", "root")
 
-    def __init__(self, name: str = "", root: int = -1, avoid: Collection[int] = ()) -> None:
+    def __init__(self, name: str = "", root: int = -1, avoid: Collection[int] = (), maps: IdMaps | None = None) -> None:
+        self.maps = maps
         self.name = name
         self.root = root
         self.avoid = avoid
@@ -88,8 +91,9 @@ def opened(store: Store, end: End, *, write: bool) -> Iterator[Tree]:
         yield Tree()
     elif subject.container is not None:
         _check_volumes(subject.container, end.path)
+        maps = maps_of(subject.container)
         with inside(subject.container) as root:
-            yield Tree(subject.name, root, _kernels_own(root))
+            yield Tree(subject.name, root, _kernels_own(root), maps)
     elif write:
         raise UsageError(
             f"{subject.name} is an image, and images do not change",

@@ -102,7 +102,7 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
         emit_affinity(program, process, "initial")
         emit_birth(program, process, joined)
         emit_affinity(program, process, "final")
-        emit_joining(program, pidfd, inside)
+        emit_joining(program, pidfd, inside, user_namespace=False)
         stdio = (0, 1, 2)
         if process.terminal:
             master, slave = open_terminal_in(inside)

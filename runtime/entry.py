@@ -17,7 +17,7 @@ from runtime.linux import (
 from runtime.program import EPERM, Program
 from runtime.seccomp_cache import filter_bytes
 from runtime.spec import DEFAULT_PATH, Spec
-from runtime.steps import emit_default_signals, emit_loopback, emit_unblocked, emit_working_directory
+from runtime.steps import emit_default_signals, emit_loopback, emit_root, emit_unblocked, emit_working_directory
 from runtime.users import User
 from store.syscalls import encode
 
@@ -90,6 +90,12 @@ def emit_birth(program: Program, joined: list[int]) -> None:
     program.call("setsid", tolerated=(EPERM,))
     for tasks in joined:
         program.call("write", tasks, b"0", 1, action="join the control group")
+
+
+def emit_user_namespace(program: Program, gate: int) -> None:
+    """Add the wait for the maps of the new user namespace, and that the child becomes its root."""
+    program.call("read", gate, b"\0", 1, action="wait for the user namespace's ids")
+    emit_root(program)
 
 
 def emit_identity(program: Program, spec: Spec) -> None:

@@ -5,23 +5,29 @@ no other container has: what breaks out of one is nobody to the others, and to t
 """
 
 import posix as os
-from fcntl import LOCK_EX, flock
+from fcntl import fcntl
 
 from runtime import linux
 from runtime.program import Program
 from runtime.spawn import spawn
 from store.errors import RunError, SetupFailed
+from store.prepared import read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     Ranges = list[tuple[int, int, int]]
 
 SIZE = 65536
-# Where systemd has containers' ids, too (systemd.io/UIDS-GIDS): its nspawn takes them from there by the same rule, a range whose
-# first id nobody uses.
-FIRST, LAST = 0x80000, 0x6FFF0000
+# Of the ids that systemd sets aside for containers (systemd.io/UIDS-GIDS) those above what useradd(8) gives to users for theirs.
+FIRST, LAST = 0x24000000, 0x6FFF0000
+_LOCKS = "/run/box/ids"
+_F_WRLCK, _F_OFD_SETLK = 1, 37
+# Who stacks an overlay writes to its upper directory as itself, the machine's root, which a container's map leaves out. What it
+# leaves there as its own (whiteouts, the work directory) has this owner, which nobody else is.
+_OF_ROOT = 0xFFFF0000
+_OVERFLOW = 65534
 _LIMIT = 340  # ranges in a map
 _ID_LIMIT = (1 << 32) - 1
 
@@ -39,6 +45,30 @@ class IdMaps:
     def shifted(cls, first: int, size: int = SIZE) -> "IdMaps":
         """Ids from 0 on are those from `first` on."""
         return cls([(0, first, size)], [(0, first, size)])
+
+    @classmethod
+    def of(cls, pid: "int | str") -> "IdMaps":
+        """Those of a process' user namespace, as this process' sees them. OSError when it has ended."""
+        found = []
+        for name in ("uid_map", "gid_map"):
+            rows = [line.split() for line in read_text(f"/proc/{pid}/{name}").splitlines()]
+            found.append([(int(inside), int(outside), int(size)) for inside, outside, size in rows])
+        return cls(*found)
+
+    def unchanged(self) -> "IdMaps":
+        """All ids of a namespace with these, each itself again."""
+        return IdMaps(
+            [(inside, inside, size) for inside, _, size in self.users],
+            [(inside, inside, size) for inside, _, size in self.groups],
+        )
+
+    def is_identity(self) -> bool:
+        """Whether each id is the same inside and outside."""
+        return all(inside == outside for ranges in (self.users, self.groups) for inside, outside, _ in ranges)
+
+    def for_mounts(self) -> "IdMaps":
+        """The same, and the machine's root beside: what the mounts of a container's layers are given, but never the container."""
+        return IdMaps(_with_root(self.users), _with_root(self.groups))
 
     def write(self, pid: int) -> None:
         """Give the new user namespace of the process `pid`, a child of this one, its maps. SetupFailed when that is refused."""
@@ -59,12 +89,29 @@ class IdMaps:
         """Whom a user and a group of the namespace are outside. RunError for one that has no place there."""
         return _look_up(self.users, user, "user"), _look_up(self.groups, group, "group")
 
+    def inside(self, user: int, group: int) -> tuple[int, int]:
+        """Who a user and a group are in the namespace; 65534, as the kernel says it, for those that have no place there."""
+        return _look_back(self.users, user), _look_back(self.groups, group)
+
+
+def _with_root(ranges: "Ranges") -> "Ranges":
+    if any(outside == 0 for _, outside, _ in ranges):
+        return ranges
+    return [*ranges, (_OF_ROOT, 0, 1)]
+
 
 def _look_up(ranges: "Ranges", number: int, what: str) -> int:
     for inside, outside, size in ranges:
         if inside <= number < inside + size:
             return outside + number - inside
     raise RunError(f"{what} {number} has no place in the container's user namespace", hint="map more ids, or choose another")
+
+
+def _look_back(ranges: "Ranges", number: int) -> int:
+    for inside, outside, size in ranges:
+        if outside <= number < outside + size:
+            return inside + number - outside
+    return _OVERFLOW
 
 
 def checked(ranges: "Ranges", what: str) -> "Ranges":
@@ -84,27 +131,44 @@ def checked(ranges: "Ranges", what: str) -> "Ranges":
     return ranges
 
 
-def allocate(lock: str, taken: "Collection[int]", wanted: bytes) -> "tuple[int, int]":
-    """The first of SIZE ids that no container has, and a descriptor that keeps others from choosing until it is closed (when the
-    choice has been written down).
+def allocate() -> "tuple[int, int]":
+    """The first of SIZE ids that no container on this machine has, and a descriptor that keeps them: they are free again when it
+    is closed, or whoever has it has ended. RunError when all are taken.
 
-    `taken` has the first ids of all containers; it is asked once the lock on the directory `lock` is had. `wanted` are random
-    bytes. RunError when all are taken.
+    One byte of a file is locked for each range, whatever store the container is of: fcntl_locking(2), open file descriptions.
     """
-    descriptor = os.open(lock, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _open_locks()
     try:
-        flock(descriptor, LOCK_EX)
         count = (LAST - FIRST) // SIZE
-        start = int.from_bytes(wanted[:4], "little") % count
+        start = int.from_bytes(os.urandom(4), "little") % count
         for step in range(count):
-            first = FIRST + (start + step) % count * SIZE
-            if first not in taken:
-                return first, descriptor
+            number = (start + step) % count
+            # struct flock: type, whence, (padding,) start, length, pid
+            byte = _F_WRLCK.to_bytes(2, "little") + bytes(6) + number.to_bytes(8, "little") + (1).to_bytes(8, "little") + bytes(8)
+            try:
+                fcntl(descriptor, _F_OFD_SETLK, byte)
+            except OSError as err:
+                if err.errno not in (11, 13):  # EAGAIN, EACCES: somebody has it
+                    raise
+                continue
+            return FIRST + number * SIZE, descriptor
     except BaseException:
         os.close(descriptor)
         raise
     os.close(descriptor)
-    raise RunError(f"all {count} ranges of ids are taken by containers", hint="remove containers: box rm, or box prune")
+    raise RunError(f"all {count} ranges of ids are taken by containers", hint="end some of them")
+
+
+def _open_locks() -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(_LOCKS, flags)
+    except FileNotFoundError:
+        try:
+            os.mkdir(_LOCKS.rpartition("/")[0], 0o711)
+        except FileExistsError:
+            pass
+        return os.open(_LOCKS, flags | os.O_CREAT, 0o600)
 
 
 def make_namespace(maps: IdMaps) -> int:
@@ -138,8 +202,6 @@ def make_namespace(maps: IdMaps) -> int:
 
 def subordinate(path: str, names: "Sequence[str]") -> "list[tuple[int, int]]":
     """The ranges (first, size) that a file like /etc/subuid gives to one of `names` (a user's name, or its number as text)."""
-    from store.prepared import read_text
-
     try:
         lines = read_text(path).splitlines()
     except (FileNotFoundError, UnicodeDecodeError):

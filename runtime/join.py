@@ -5,14 +5,15 @@ import os
 from runtime import linux
 from runtime.attach import Copies
 from runtime.cgroups import Cgroup
-from runtime.container import Forwarding, error_of
+from runtime.container import Forwarding, error_of, indirect
 from runtime.entry import Command, emit_birth
-from runtime.joining import emit_joining, open_root, open_terminal_in, spawn_in
+from runtime.id_maps import IdMaps
+from runtime.joining import emit_joining, has_user_namespace, open_root, open_terminal_in, spawn_in
 from runtime.lifecycle import check_not_paused, not_running, process_of
 from runtime.program import Program
 from runtime.spec import Outcome, Spec
 from runtime.state import Container
-from runtime.steps import emit_stdio
+from runtime.steps import emit_stdio, give
 from runtime.users import resolve
 
 
@@ -37,7 +38,7 @@ def run(
     check_not_paused(container, "execute in")
     spec = container.spec()
     spec.env = [f"HOSTNAME={spec.hostname}", *(["TERM=xterm"] if terminal else []), *spec.env, *env]
-    direct = not (terminal or os.isatty(stdin) or os.isatty(stdout) or os.isatty(stderr))
+    direct = not (terminal or indirect(stdin, stdout, stderr, own_users=spec.userns != "host"))
     copies = None if direct else Copies(terminal, stdin, stdout, stderr)
     forwarding = Forwarding() if forward else None
     pid = 0
@@ -88,11 +89,13 @@ def _start(
             joined = group.open_to_join()
             opened += joined
             emit_birth(program, joined)
-            emit_joining(program, pidfd, root)
+            maps = IdMaps.of(container.pid) if has_user_namespace(container.pid) else None
+            emit_joining(program, pidfd, root, user_namespace=maps is not None)
             if terminal:
                 master, slave = open_terminal_in(root)
                 opened.append(slave)
                 stdio = (slave, slave, slave)
+            give(stdio, command.user, maps, terminal=terminal)
             emit_stdio(program, stdio, opened, terminal=terminal)
             reader, writer = os.pipe2(os.O_CLOEXEC)
             opened += (reader, writer)

@@ -5,6 +5,7 @@ import posix as os
 from runtime import linux
 from runtime.program import Failure, Program
 from runtime.spawn import spawn
+from runtime.steps import emit_root
 from store.errors import SetupFailed
 from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
@@ -31,9 +32,17 @@ def open_root(pid: int, pidfd: int) -> int:
     return root
 
 
-def emit_joining(program: Program, pidfd: int, root: int) -> None:
+def has_user_namespace(pid: int) -> bool:
+    """Whether the process has another user namespace than this one."""
+    return os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
+
+
+def emit_joining(program: Program, pidfd: int, root: int, *, user_namespace: bool) -> None:
     """Add the steps into the namespaces (all but those of `spawn_in`) of the process behind `pidfd`, and into its root."""
-    program.call("setns", pidfd, _JOINED, action="join the container's namespaces")
+    flags = _JOINED | (linux.CLONE_NEWUSER if user_namespace else 0)
+    program.call("setns", pidfd, flags, action="join the container's namespaces")
+    if user_namespace:
+        emit_root(program)
     # setns enters the namespace's root, which is the container's only where box itself runs in no chroot.
     program.call("fchdir", root, action="enter the container's root")
     program.call("chroot", b".\0", action="enter the container's root")

@@ -312,7 +312,7 @@ def _asked(spec: Spec) -> "dict[str, Value]":
         else {"kind": "tmpfs", "target": mount.target, "size": mount.size, "mode": mount.mode}
         for mount in spec.mounts
     ]
-    fields = {name: getattr(spec, name) for name in Spec.__slots__ if name not in ("mounts", "root", "id", "guard")}
+    fields = {name: getattr(spec, name) for name in Spec.__slots__ if name not in ("mounts", "root", "id", "guard", "warn")}
     return {"id": spec.id, **fields, "mounts": mounts}
 
 

@@ -9,19 +9,19 @@ Sources: OCI runtime-spec, config-linux.md, for the default file systems and dev
 
 import posix as os
 
-from runtime.program import AT_FDCWD, EBUSY, EEXIST, ENOENT, ENOTDIR, Program, text
+from runtime.program import AT_FDCWD, EBUSY, EINVAL, ENOENT, ENOTDIR, EPERM, Program, text
 from runtime.spec import Bind, Spec, Tmpfs
 from store.errors import RunError, SetupFailed
 from store.overlay import mount_overlay
 from store.syscalls import (
     AT_RECURSIVE,
     MNT_DETACH,
+    MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MS_BIND,
-    MS_MOVE,
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
@@ -40,6 +40,8 @@ from store.syscalls import (
     openat2,
 )
 
+MOUNT_TREE = "mount the image's tree"
+_STRICTLY = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 _STRICT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _S_IFCHR = 0o020000
@@ -59,36 +61,52 @@ LINKS = (
 _FILES = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.user_namespace import UserNamespace
+
+
 class Rootfs:
     """A root file system made ready for one container. `close` it when the child has entered it, or never will.
 
     `tree` is a descriptor of the image's tree, to look things up in. With a terminal, `master` and `slave` are its two ends.
     """
 
-    __slots__ = ("_attached", "_covered", "_descriptors", "_dev", "_pts", "_spec", "master", "slave", "tree")
+    __slots__ = (
+        "_attached", "_covered", "_descriptors", "_dev", "_drafts", "_mapping", "_namespace", "_owner", "_pts", "_spec", "_sys",
+        "master", "slave", "tree",
+    )  # fmt: skip
 
-    def __init__(self, spec: Spec) -> None:
-        """Make everything ready. Raises SetupFailed or RunError, and nothing is left then."""
+    def __init__(self, spec: Spec, namespace: "UserNamespace | None" = None) -> None:
+        """Make everything ready, for the user `namespace` that the container will be in. Raises SetupFailed or RunError, and
+        nothing is left then."""
         self._spec = spec
+        self._namespace = namespace
+        self._owner = namespace.owner if namespace is not None else None
+        self._mapping = namespace.mapping if namespace is not None else -1
         self._descriptors: list[int] = []
         self._attached: list[tuple[int, int, str]] = []  # a tree of the machine, its mount point, the latter's path
         self._covered: list[tuple[list[str], int]] = []  # a place in the container, and the tree that will be mounted there
-        self.master = self.slave = self._pts = -1
-        action = "mount the image's tree"
+        self._drafts: list[str] = []
+        self.master = self.slave = self._pts = self._sys = -1
+        action = MOUNT_TREE
         try:
             attributes = MOUNT_ATTR_NODEV | (MOUNT_ATTR_NOSUID if spec.no_new_privileges else 0)
             lowers = [*spec.lowers, spec.root + "/skeleton"]
-            self.tree = self._keep(mount_overlay(lowers, spec.upper, spec.work, volatile=True, attributes=attributes))
+            self.tree = self._keep(
+                mount_overlay(lowers, spec.upper, spec.work, volatile=True, attributes=attributes, mapping=self._mapping)
+            )
             for name in ("proc", "dev", "sys"):
                 action = "find the image's directory"
                 os.close(openat2(self.tree, name, os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
             action = "make /dev"
-            self._dev = self._keep(_new_dev())
-            self._covered.append((["dev"], self._dev))
-            self._write("hostname", spec.hostname + "\n")
-            self._write("hosts", _hosts(spec))
+            self._make_dev()
+            self._cover("/etc/hostname", spec.hostname + "\n")
+            self._cover("/etc/hosts", _hosts(spec))
             if spec.network == "host":
-                self._write("resolv.conf", _read_text("/etc/resolv.conf"))
+                self._cover("/etc/resolv.conf", _read_text("/etc/resolv.conf"))
+                if namespace is not None:  # it shows the network namespace's devices, and only that one's owner may mount it
+                    self._sys = self._keep(new_filesystem("sysfs", [], _STRICTLY | MOUNT_ATTR_RDONLY))
             if spec.terminal:
                 action = "make a terminal"
                 self._make_terminal()
@@ -120,31 +138,27 @@ class Rootfs:
         `cgroups` says which controllers the container has groups in (runtime.cgroups): they are shown, read-only, at
         /sys/fs/cgroup.
         """
-        spec = self._spec
-        home = f"{spec.root}/containers/{spec.id}"
         call, mount = program.call, program.mount
         # Nothing mounted from here on is seen outside, and nothing mounted outside appears here.
         mount("", "/", "", MS_REC | MS_PRIVATE)
-        program.attach(self.tree, AT_FDCWD, home, "/")
-        call("chdir", text(home), path=home)
+        call("fchdir", self.tree, path="/")
+        program.attach(self.tree, AT_FDCWD, "/")  # on top of the old root, which this process goes on to see
         if by_chroot:
             # The new root covers the old one, which stays below it, out of reach of all but a process with CAP_SYS_CHROOT.
-            mount(".", "/", "", MS_MOVE)
             call("chroot", b".\0")
         else:
-            # pivot_root(".", ".") stacks the old root on the new one, where it can be detached at once: pivot_root(2), NOTES.
+            # pivot_root(".", ".") stacks the old root on the new one: pivot_root(2), NOTES.
             call("pivot_root", b".\0", b".\0")
-            call("umount2", b".\0", MNT_DETACH, action="detach the old root")
         call("chdir", b"/\0", path="/")
         call("umask", 0)
-        self._emit_dev(program)
-        # The image's own links may redirect these inside the container, and there is no /proc yet for them to lead through.
-        for path in _FILES if spec.network == "host" else _FILES[:2]:
-            draft = "/dev/." + path.rpartition("/")[2]
-            mount(draft, path, "", MS_BIND, tolerated=(ENOENT, ENOTDIR))
-            call("unlinkat", AT_FDCWD, text(draft), 0, path=draft)
+        program.attach(self._dev, AT_FDCWD, "/dev")
+        # A user namespace gets these only while the machine's own are in sight. No link is followed until that is gone.
         mount("proc", "/proc", "proc", _STRICT)
         self._emit_sys(program, cgroups)
+        mount("mqueue", "/dev/mqueue", "mqueue", _STRICT)
+        if not by_chroot:
+            call("umount2", b".\0", MNT_DETACH, action="detach the old root")
+        self._emit_dev(program)
         for path in MASKED_FILES:
             mount("/dev/null", path, "", MS_BIND, tolerated=(ENOENT, ENOTDIR))
         for path in MASKED_DIRECTORIES:
@@ -154,22 +168,15 @@ class Rootfs:
             mount("", path, "", MS_REMOUNT | MS_BIND | MS_RDONLY | _STRICT, tolerated=(ENOENT, 22))
         for source, target, path in self._attached:
             program.attach(source, target, "", path)
-        if spec.read_only:
+        for path in self._drafts:  # what was deleted cannot be attached
+            call("unlinkat", AT_FDCWD, text(path), 0, path=path, tolerated=(EBUSY,))  # that a link of the image's leads to
+        if self._spec.read_only:
             attributes = MOUNT_ATTR_RDONLY.to_bytes(8, "little") + bytes(24)
             call("mount_setattr", AT_FDCWD, b"/\0", 0, attributes, len(attributes), action="make the root read-only")
         call("umask", 0o022)
 
     def _emit_dev(self, program: Program) -> None:
         call, mount = program.call, program.mount
-        program.attach(self._dev, AT_FDCWD, "/dev")
-        for name in ("pts", "shm", "mqueue"):
-            path = "/dev/" + name
-            call("mkdirat", AT_FDCWD, text(path), 0o755, action="make directory", path=path, tolerated=(EEXIST,))
-        for name, major, minor in DEVICES:
-            path = "/dev/" + name
-            call("mknodat", AT_FDCWD, text(path), _S_IFCHR | 0o666, os.makedev(major, minor), action="make device", path=path)
-        for name, target in LINKS:
-            call("symlinkat", text(target), AT_FDCWD, text("/dev/" + name), action="link", path="/dev/" + name)
         if self._pts >= 0:
             program.attach(self._pts, AT_FDCWD, "/dev/pts")
             # The terminal is also /dev/console, as in docker's and podman's containers.
@@ -178,11 +185,13 @@ class Rootfs:
         else:
             mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5")
         mount("tmpfs", "/dev/shm", "tmpfs", _STRICT, f"mode=1777,size={self._spec.shm_size}")
-        mount("mqueue", "/dev/mqueue", "mqueue", _STRICT)
 
     def _emit_sys(self, program: Program, cgroups: dict[str, str]) -> None:
         call, mount = program.call, program.mount
-        mount("sysfs", "/sys", "sysfs", _STRICT | MS_RDONLY)
+        if self._sys >= 0:
+            program.attach(self._sys, AT_FDCWD, "/sys")
+        else:
+            mount("sysfs", "/sys", "sysfs", _STRICT | MS_RDONLY)
         top = "/sys/fs/cgroup"
         if "unified" in cgroups:
             mount("cgroup2", top, "cgroup2", _STRICT | MS_RDONLY, tolerated=(EBUSY,))
@@ -197,19 +206,58 @@ class Rootfs:
         self._descriptors.append(fd)
         return fd
 
-    def _write(self, name: str, content: str) -> None:
-        """A small file of the runtime's own, kept in /dev until it is bound over the image's."""
-        fd = os.open("." + name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=self._dev)
+    def _make_dev(self) -> None:
+        """/dev, with all in it that only the machine's root can make."""
+        options: list[tuple[str, str | None]] = [("mode", "755"), ("size", "65536k")]
+        dev = self._dev = self._keep(self._new_tmpfs(options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC))
+        self._covered.append((["dev"], dev))
+        for name in ("pts", "shm", "mqueue"):
+            os.mkdir(name, 0o755, dir_fd=dev)
+            os.chmod(name, 0o755, dir_fd=dev)  # whatever the caller's umask is
+            self._give(name, dev)
+        for name, major, minor in DEVICES:
+            os.mknod(name, _S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=dev)
+            os.chmod(name, 0o666, dir_fd=dev)
+            self._give(name, dev)
+        for name, target in LINKS:
+            os.symlink(target, name, dir_fd=dev)
+            self._give(name, dev)
+
+    def _give(self, name: str, directory: int) -> None:
+        """Make it the container's root's."""
+        if self._owner is not None:
+            os.chown(name, *self._owner, dir_fd=directory, follow_symlinks=False)
+
+    def _new_tmpfs(self, options: "list[tuple[str, str | None]]", attributes: int) -> int:
+        if self._owner is not None:
+            options = [*options, ("uid", str(self._owner[0])), ("gid", str(self._owner[1]))]
+        return new_filesystem("tmpfs", options, attributes)
+
+    def _cover(self, path: str, content: str) -> None:
+        """Mount a small file of the runtime's own over the image's, if the image has one that is no dangling link."""
+        try:
+            target = openat2(self.tree, path, os.O_PATH, 0, _INSIDE)
+        except OSError:
+            return
+        self._keep(target)
+        name = "." + path.rpartition("/")[2]
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=self._dev)
         try:
             os.fchmod(fd, 0o644)  # whatever the caller's umask is
             os.write(fd, content.encode("utf-8", "surrogateescape"))
+            self._give(name, self._dev)
+            source = self._keep(open_tree(self._dev, name, OPEN_TREE_CLONE))
         finally:
             os.close(fd)
+        self._drafts.append("/dev/" + name)
+        self._attached.append((source, target, path))
 
     def _make_terminal(self) -> None:
         from runtime.terminal import open_terminal
 
         options: list[tuple[str, str | None]] = [("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")]
+        if self._namespace is not None:
+            options[-1] = ("gid", str(self._namespace.maps.outside(0, 5)[1]))
         self._pts = self._keep(new_filesystem("devpts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC))
         self.master, self.slave = open_terminal(self._pts)
         self._keep(self.slave)
@@ -226,12 +274,14 @@ class Rootfs:
             # All below it too: a submount would stay writable otherwise. And private: a clone is its original's peer, to which
             # a mount made in the one appears in the other.
             mount_setattr(source, attributes, propagation=MS_PRIVATE, recursive=True)
+            if self._mapping >= 0:
+                self._map(source)
             directory = os.stat(source).st_mode & 0o170000 == 0o040000
         else:
             options: list[tuple[str, str | None]] = [("mode", f"{wanted.mode:o}")]
             if wanted.size is not None:
                 options.append(("size", str(wanted.size)))
-            source = self._keep(new_filesystem("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
+            source = self._keep(self._new_tmpfs(options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
             directory = True
         parts = parts_of(wanted.target)
         if not parts or parts[0] in ("proc", "sys") or parts == ["dev"]:
@@ -243,10 +293,19 @@ class Rootfs:
         self._attached.append((source, target, wanted.target))
         self._covered.append((parts, source))
 
+    def _map(self, bound: int) -> None:
+        """What is root's on the machine is the container's root's there. Where a file system does not know such mounts, its files
+        are as on the machine: nobody's that the container has."""
+        try:
+            mount_setattr(bound, MOUNT_ATTR_IDMAP, mapping=self._mapping, recursive=True)
+        except OSError as err:
+            if err.errno not in (EPERM, EINVAL):  # EPERM: it is so mapped already
+                raise
+
     def _find(self, path: str, *, directory: bool) -> int:
         """`open_mount_point` of `path` as the container will see it: in what is mounted above it, else in the image's tree."""
         tree, inside = self.place(path)
-        return open_mount_point(tree, inside, directory=directory)
+        return open_mount_point(tree, inside, directory=directory, owner=self._owner)
 
     def place(self, path: str) -> tuple[int, str]:
         """The tree that has what the container sees at `path`, and the path in it."""
@@ -259,8 +318,9 @@ class Rootfs:
         return tree, "/".join(parts[len(above) :])
 
 
-def open_mount_point(tree: int, path: str, *, directory: bool) -> int:
-    """A descriptor of `path` inside `tree`, made with its parents where it is missing: a directory, or an empty file.
+def open_mount_point(tree: int, path: str, *, directory: bool, owner: tuple[int, int] | None = None) -> int:
+    """A descriptor of `path` inside `tree`, made (for `owner`) with its parents where it is missing: a directory, or an empty
+    file.
 
     A dangling link on the way is an error: nothing is made through it.
     """
@@ -281,6 +341,8 @@ def open_mount_point(tree: int, path: str, *, directory: bool) -> int:
                 else:
                     os.mkdir(part, 0o755, dir_fd=here)
                     os.chmod(part, 0o755, dir_fd=here)
+                if owner is not None:
+                    os.chown(part, *owner, dir_fd=here, follow_symlinks=False)
                 found = openat2(tree, so_far, flags, 0, _INSIDE)
             os.close(here)
             here = found
@@ -318,10 +380,6 @@ def make_skeleton(root: str) -> None:
         fd = os.open(top + name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.fchmod(fd, 0o644)
         os.close(fd)
-
-
-def _new_dev() -> int:
-    return new_filesystem("tmpfs", [("mode", "755"), ("size", "65536k")], MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 
 
 def _hosts(spec: Spec) -> str:

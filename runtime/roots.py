@@ -6,11 +6,14 @@ ended is mounted anew, detached, from its layers and its upper directory.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from runtime import linux
+from runtime.id_maps import IdMaps
+from runtime.joining import has_user_namespace
 from runtime.journal import Journal
 from runtime.lifecycle import not_running, process_of
 from runtime.state import Container, Containers
@@ -128,6 +131,18 @@ def inside(container: Container) -> Iterator[int]:
             os.close(root)
     finally:
         journal.close()
+
+
+def maps_of(container: Container) -> IdMaps | None:
+    """The ids of a running container that has a user namespace: its files show those from outside."""
+    if container.status != "running":
+        return None
+    try:
+        return IdMaps.of(container.pid) if has_user_namespace(container.pid) else None
+    except OSError as err:
+        if err.errno not in (errno.ENOENT, errno.ESRCH):
+            raise
+        return None  # it has ended; what is mounted then has its files' own
 
 
 def upper_of(container: Container) -> str:

@@ -2,7 +2,10 @@
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    from runtime.id_maps import Ranges
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -47,6 +50,8 @@ class Spec:
     or -1: it is closed once the journal is on disk, which keeps them from then on. `removed` means that nothing of the container
     stays once it ended (`--rm`). `interactive` means that its input stays open for whoever attaches to it. The pid of its first
     process is written to `pid_file`, where that is named.
+    `userns` is "auto" (ids of its own) or "host", unless `id_maps` says which ids (runtime.id_maps); empty means auto where
+    that can be. `warn` is told, in a line, what could not be.
     """
 
     __slots__ = (
@@ -60,6 +65,7 @@ class Spec:
         "guard",
         "hostname",
         "id",
+        "id_maps",
         "image",
         "image_digest",
         "interactive",
@@ -85,6 +91,8 @@ class Spec:
         "ulimits",
         "upper",
         "user",
+        "userns",
+        "warn",
         "work",
     )
 
@@ -101,6 +109,9 @@ class Spec:
         self.env: list[str] = []
         self.cwd = "/"
         self.user = ""
+        self.userns = ""
+        self.warn: Callable[[str], object] | None = None
+        self.id_maps: tuple[Ranges, Ranges] | None = None
         self.hostname = ""
         self.guard = -1
         self.network = "none"

@@ -8,6 +8,11 @@ from runtime.linux import SIGKILL
 from runtime.program import AT_FDCWD, Program, text
 from store.syscalls import RESOLVE_NO_MAGICLINKS, open_how
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.id_maps import IdMaps
+    from runtime.users import User
+
 _UNCHANGEABLE = (SIGKILL, 19)
 _OF_LIBC = (32, 33)  # libc says nothing of these, and a caller may have had them ignored
 _SIG_DFL = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
@@ -26,6 +31,13 @@ def emit_default_signals(program: Program) -> None:
 def emit_unblocked(program: Program) -> None:
     """No signal blocked, as the child was born with."""
     program.call("rt_sigprocmask", _SIG_SETMASK, _EMPTY_SET, None, len(_EMPTY_SET))
+
+
+def emit_root(program: Program) -> None:
+    """The root of the user namespace that was just entered, in which its former user may have no place."""
+    program.call("setgroups", 0, None)
+    program.call("setresgid", 0, 0, 0)
+    program.call("setresuid", 0, 0, 0)
 
 
 def emit_loopback(program: Program) -> None:
@@ -50,6 +62,20 @@ def emit_stdio(program: Program, stdio: tuple[int, int, int], opened: list[int],
             program.call("dup3", fd, number, 0)
     if terminal:
         program.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
+
+
+def give(stdio: tuple[int, int, int], user: "User", maps: "IdMaps | None", *, terminal: bool) -> None:
+    """Make pipes, and a container's own terminal, the command's user's, who may then open them again as /dev/stdout. Files that
+    the caller has redirected to stay whose they are."""
+    uid, gid = maps.outside(user.uid, user.gid) if maps is not None else (user.uid, user.gid)
+    for fd in {*stdio}:
+        try:
+            if terminal:
+                os.fchown(fd, uid, -1)
+            elif os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+                os.fchown(fd, uid, gid)
+        except OSError:
+            pass  # no /proc, or somebody else's
 
 
 def emit_working_directory(program: Program, cwd: str) -> None:

@@ -16,7 +16,7 @@ from store.place import Content, Placer
 from store.record import Record
 from store.tar_read import BLOCK_DEVICE, CHARACTER, FILE, Entry, TarReader, shown
 from store.tar_write import TarWriter, Write
-from store.walk import Node, members, walk
+from store.walk import Node, Owners, members, walk
 
 _PIECE = 1 << 20
 _DEVICES = (CHARACTER, BLOCK_DEVICE)
@@ -33,8 +33,9 @@ class Options(Record):
 
 
 class _Taken(Record):
-    """A source: its nodes, what it is called, and whether it is a directory, or only what is in one."""
+    """A source: its nodes, whose they are, what it is called, and whether it is a directory, or only what is in one."""
 
+    owners: Owners | None
     nodes: Iterator[Node]
     name: bytes
     is_directory: bool
@@ -96,12 +97,12 @@ def _take(tree: Tree, path: bytes, follow: bool, stack: ExitStack) -> _Taken:
         contents = name in (b"", b".")
         if name == b"..":
             name = os.path.basename(os.path.normpath(os.path.join(b"/" if tree.root >= 0 else os.getcwdb(), path)))
-        return _Taken(walk(top, avoid=tree.avoid), name, True, contents or not name)
+        return _Taken(_inside(tree), walk(top, avoid=tree.avoid), name, True, contents or not name)
     if path.endswith((b"/", b"/.")):
         raise BoxError(f"{tree.shown(path)} is not a directory")
     if status.st_dev in tree.avoid:
         raise _kernels_own(tree, path)
-    return _Taken(iter([Node(found.parent, found.name, b"", status)]), name, False, False)
+    return _Taken(_inside(tree), iter([Node(found.parent, found.name, b"", status)]), name, False, False)
 
 
 def _kernels_own(tree: Tree, path: bytes) -> BoxError:
@@ -112,7 +113,9 @@ def _kernels_own(tree: Tree, path: bytes) -> BoxError:
 
 def _to_stream(taken: _Taken, write: Write, left_out: Told) -> None:
     tar = TarWriter(write)
-    write_members(members(taken.nodes, _renamer(taken, b"" if taken.contents else taken.name), _socket(left_out)), tar)
+    write_members(
+        members(taken.nodes, _renamer(taken, b"" if taken.contents else taken.name), _socket(left_out), taken.owners), tar
+    )
     tar.finish()
 
 
@@ -122,9 +125,9 @@ def _to_tree(taken: _Taken, tree: Tree, target: End, options: Options, left_out:
     stack.callback(found.close)
     top, name = _destination(taken, tree, path, found, stack)
     identity = _identity(os.fstat(top))
-    placer = Placer(top, archive=options.archive)
+    placer = Placer(top, archive=options.archive, owners=_outside(tree))
     try:
-        for entry, node in members(taken.nodes, _renamer(taken, name), _socket(left_out)):
+        for entry, node in members(taken.nodes, _renamer(taken, name), _socket(left_out), taken.owners):
             if taken.is_directory and stat.S_ISDIR(node.status.st_mode) and _identity(node.status) == identity:
                 raise BoxError(f"cannot copy {shown(taken.name)} into itself")
             if entry.kind == FILE:
@@ -167,7 +170,7 @@ def _from_stream(source: Source, tree: Tree, target: End, options: Options, left
     finally:
         found.close()
     try:
-        placer = Placer(top, archive=options.archive)
+        placer = Placer(top, archive=options.archive, owners=_outside(tree))
     finally:
         os.close(top)
     try:
@@ -219,6 +222,14 @@ def _place_file(placer: Placer, entry: Entry, node: Node, tree: Tree, options: O
         _place(placer, entry, content, tree, options, left_out)
     finally:
         os.close(descriptor)
+
+
+def _inside(tree: Tree) -> Owners | None:
+    return tree.maps.inside if tree.maps is not None else None
+
+
+def _outside(tree: Tree) -> Owners | None:
+    return tree.maps.outside if tree.maps is not None else None
 
 
 def _nothing() -> bytes:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 _CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
 
 
-def mount_attached(paths: "dict[int, str]", options: "Options", attributes: int) -> int:
+def mount_attached(paths: "dict[int, str | None]", options: "Options", attributes: int) -> int:
     """The descriptor of an overlay with these `options`, which name directories as /proc/self/fd/N: `paths` says of each N where
-    it can be opened again, or, by an empty path, that it is a detached mount. OSError as the kernel says it."""
+    it can be opened again, or, by an empty path, that it is a detached mount, or, by None, that it is in one of those. OSError
+    as the kernel says it."""
     done: list[int | BaseException] = []
     ended = allocate_lock()
     ended.acquire()
@@ -40,7 +41,7 @@ def mount_attached(paths: "dict[int, str]", options: "Options", attributes: int)
     return result
 
 
-def _mount(paths: "dict[int, str]", options: "Options", attributes: int) -> int:
+def _mount(paths: "dict[int, str | None]", options: "Options", attributes: int) -> int:
     libc("unshare", _CLONE_FS | _CLONE_NEWNS)
     mount("", "/", "", MS_REC | MS_PRIVATE)
     opened = [new_filesystem("tmpfs", [])]
@@ -52,7 +53,7 @@ def _mount(paths: "dict[int, str]", options: "Options", attributes: int) -> int:
             if path:
                 opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
                 names[f"/proc/self/fd/{descriptor}"] = f"/proc/self/fd/{opened[-1]}"
-            else:
+            elif path is not None:
                 os.mkdir(str(descriptor), dir_fd=scratch)
                 opened.append(os.open(str(descriptor), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=scratch))
                 move_mount(descriptor, opened[-1])

@@ -1,6 +1,6 @@
 """A tree of files seen through a mount of its own: detached, and gone when its descriptor is closed."""
 
-import os
+import posix as os
 
 from store.erofs_mount import mount_index
 from store.syscalls import AT_FDCWD, MOUNT_ATTR_IDMAP, OPEN_TREE_CLONE, mount_setattr, open_tree

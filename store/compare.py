@@ -10,7 +10,7 @@ from store.record import Record
 from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from store.tar_read import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, SYMLINK
 from store.touched import Guide
-from store.walk import GONE, Node, listing, open_below
+from store.walk import GONE, Node, Owners, listing, open_below
 
 ADDED, CHANGED, DELETED = "A", "C", "D"
 KINDS = {
@@ -62,15 +62,22 @@ def always(_old: Seen, _new: Seen) -> bool:
 
 
 def compare(
-    old: int, new: int, *, guide: Guide | None = None, times: Times = never, hidden: Hidden = ((), ())
+    old: int,
+    new: int,
+    *,
+    guide: Guide | None = None,
+    times: Times = never,
+    hidden: Hidden = ((), ()),
+    owners: tuple[Owners | None, Owners | None] = (None, None),
 ) -> Iterator[Change]:
     """What became of the tree open as `old` in the one open as `new`, in no particular order.
 
     `guide` says where to look (None: everywhere); `times` whether two times that differ are a change; `hidden` which paths of
-    the one and of the other tree do not count. Contents are compared byte by byte, wherever the sizes are the same.
+    the one and of the other tree do not count, `owners` whose the files of the one and of the other are. Contents are
+    compared byte by byte, wherever the sizes are the same.
     """
     todo: list[tuple[bytes, Guide | None]] = [(b"", guide)]
-    top = _difference(b"", _top(old), _top(new), times)
+    top = _difference(b"", _top(old), _top(new), times, owners)
     if top is not None:
         yield top
     while todo:
@@ -83,7 +90,7 @@ def compare(
             for name in befores.keys() | afters.keys():
                 before, after = befores.get(name), afters.get(name)
                 whole = path + b"/" + name if path else name
-                difference = _difference(whole, before, after, times)
+                difference = _difference(whole, before, after, times, owners)
                 if difference is not None:
                     yield difference
                 if _is_directory(before) or _is_directory(after):
@@ -119,8 +126,10 @@ def _listed(directory: int, path: bytes, only: Guide | None, hidden: Collection[
     return {node.name: node for node in listing(directory, path, only) if node.path not in hidden}
 
 
-def _difference(path: bytes, before: Node | None, after: Node | None, times: Times) -> Change | None:
-    old, new = _seen(before), _seen(after)
+def _difference(
+    path: bytes, before: Node | None, after: Node | None, times: Times, owners: tuple[Owners | None, Owners | None]
+) -> Change | None:
+    old, new = _seen(before, owners[0]), _seen(after, owners[1])
     if before is None or old is None:
         return Change(ADDED, path, (), None, new) if new is not None else None
     if after is None or new is None:
@@ -154,7 +163,7 @@ def _respects(old: Seen, new: Seen, before: Node, after: Node, times: Times) -> 
     return tuple(found)
 
 
-def _seen(node: Node | None) -> Seen | None:
+def _seen(node: Node | None, owners: Owners | None) -> Seen | None:
     if node is None:
         return None
     status = node.status
@@ -170,8 +179,10 @@ def _seen(node: Node | None) -> Seen | None:
         return None
     if kind in (CHARACTER, BLOCK_DEVICE):
         device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+    owner = (status.st_uid, status.st_gid)
+    uid, gid = owners(*owner) if owners is not None else owner
     return Seen(
-        KINDS[kind], stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_size if kind == FILE else 0,
+        KINDS[kind], stat.S_IMODE(status.st_mode), uid, gid, status.st_size if kind == FILE else 0,
         status.st_mtime_ns, link, device, tuple(sorted(xattrs.items())),
     )  # fmt: skip
 

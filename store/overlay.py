@@ -40,9 +40,9 @@ def mount_overlay(
     upper that is thrown away, or synced by other means. `attributes` are MOUNT_ATTR_*. Raises OSError, or StoreError where
     this kernel cannot stack so many.
 
-    `mapping` is a descriptor of a user namespace: what belongs to user 0 in the lowers is seen as its user 0's, though they stay
-    as they are. What is in `upper` belongs to whom it belongs, so its root is to be made the namespace's (overlayfs cannot
-    write to an upper that does not know this process' own user).
+    `mapping` is a descriptor of a user namespace: what belongs to user 0 in the lowers and in `upper` is seen as its user 0's,
+    though they stay as they are. It must have a place for this process' own user too, as which overlayfs makes whiteouts.
+    `upper` and `work` are then in one directory.
 
     Where overlayfs cannot be mounted and the first of the lowers is a tree of the `copy` driver, it is a private copy of that
     (store/private.py).
@@ -50,7 +50,7 @@ def mount_overlay(
     Trees are named through /proc/self/fd: short whatever the store's path is, and without the characters that mean something to
     overlayfs.
     """
-    paths: dict[int, str] = {}  # of the descriptors; a detached mount has none
+    paths: dict[int, str | None] = {}  # of the descriptors; a detached mount has an empty one, what is in one has none
     try:
         for path in lowers:  # one by one, so that those before a failure are closed
             if mapping >= 0:
@@ -66,9 +66,16 @@ def mount_overlay(
         if os.geteuid() != 0:
             options.append(("userxattr", None))
         if upper is not None and work is not None:
+            mapped = -1
+            if mapping >= 0:
+                from store.clones import clone_tree
+
+                mapped = clone_tree(upper.rpartition("/")[0], mapping=mapping)
+                paths[mapped] = ""
             for key, path in (("upperdir", upper), ("workdir", work)):
-                descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                paths[descriptor] = path
+                name, directory = (path.rpartition("/")[2], mapped) if mapped >= 0 else (path, None)
+                descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+                paths[descriptor] = path if mapped < 0 else None
                 options.append((key, f"/proc/self/fd/{descriptor}"))
         if volatile:
             options.append(("volatile", None))
@@ -88,7 +95,7 @@ def mount_overlay(
 def _mount_otherwise(
     lowers: "Sequence[str]",
     upper: str | None,
-    paths: "dict[int, str]",
+    paths: "dict[int, str | None]",
     options: "list[tuple[str, str | None]]",
     attributes: int,
     mapping: int,

@@ -18,6 +18,7 @@ from store.drafts import write_all
 from store.errors import BoxError
 from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from store.tar_read import BLOCK_DEVICE, CHARACTER, DIRECTORY, FIFO, FILE, HARDLINK, SYMLINK, Entry, shown
+from store.walk import Owners
 
 Content = Callable[[], memoryview | bytes]
 """The next piece of a file's content; empty at its end."""
@@ -34,12 +35,14 @@ class Placer:
     """Puts members below the directory open as `top`. Close it in any case, after `finish` when all went well.
 
     With `archive` owners, set-id bits, extended attributes and devices are kept; else everything belongs to this process' user,
-    for whom a set-id program of somebody else's making would be a gift with strings, and devices are refused.
+    for whom a set-id program of somebody else's making would be a gift with strings, and devices are refused. Where `owners` says
+    who users and groups are in the tree, everything else is its root's.
     """
 
-    __slots__ = ("_archive", "_made", "_open", "_top")
+    __slots__ = ("_archive", "_made", "_open", "_owners", "_top")
 
-    def __init__(self, top: int, *, archive: bool) -> None:
+    def __init__(self, top: int, *, archive: bool, owners: Owners | None = None) -> None:
+        self._owners = owners
         self._top = Directory(openat2(top, b".", _DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS), b"")
         self._archive = archive
         self._open: dict[bytes, Directory] = {}
@@ -177,17 +180,25 @@ class Placer:
     def _mode(self, entry: Entry) -> int:
         return entry.mode if self._archive else entry.mode & ~_SET_ID
 
+    def _owner(self, entry: Entry) -> tuple[int, int] | None:
+        """Whom to give it to; None for this process' user, whose it is already."""
+        if self._owners is None:
+            return (entry.uid, entry.gid) if self._archive else None
+        return self._owners(entry.uid, entry.gid) if self._archive else self._owners(0, 0)
+
     def _dress(self, fd: int, entry: Entry) -> None:
-        if self._archive:
-            os.fchown(fd, entry.uid, entry.gid)
+        owner = self._owner(entry)
+        if owner is not None:
+            os.fchown(fd, *owner)
         os.fchmod(fd, self._mode(entry))
         if self._archive and entry.xattrs:
             set_xattrs(fd, entry.xattrs, shown(entry.name))
         os.utime(fd, ns=(entry.mtime, entry.mtime))
 
     def _dress_unopened(self, parent: Directory, name: bytes, entry: Entry) -> None:
-        if self._archive:
-            os.chown(name, entry.uid, entry.gid, dir_fd=parent.fd, follow_symlinks=False)
+        owner = self._owner(entry)
+        if owner is not None:
+            os.chown(name, *owner, dir_fd=parent.fd, follow_symlinks=False)
         if entry.kind != SYMLINK:
             _chmod_unopened(parent, name, self._mode(entry))
         if self._archive and entry.xattrs:

@@ -16,7 +16,7 @@ def difference(made: int, kept: int) -> str | None:
     """The first difference of the tree open as `kept` from the one open as `made`, None when they are the same: names, types,
     modes, owners, sizes, contents, links, devices, extended attributes, what hides the layers below, and times but those of
     directories, of which a layer may say nothing."""
-    changes = [change for change in compare(made, kept, times=_count) if change.path or change.what != ("time",)]
+    changes = [change for change in compare(made, kept, times=_count) if not _may_differ(change)]
     if changes:
         return _said(min(changes, key=lambda change: change.path), len(changes))
     opaque = set(_opaque(made)) ^ set(_opaque(kept))
@@ -25,9 +25,19 @@ def difference(made: int, kept: int) -> str | None:
     return None
 
 
+def _may_differ(change: Change) -> bool:
+    if change.what == ("time",):
+        return not change.path
+    # Of a whiteout it says nothing who made it.
+    return change.what == ("owner",) and change.old is not None and _is_whiteout(change.old)
+
+
 def _count(old: Seen, new: Seen) -> bool:
-    whiteout = old.kind == "character device" and old.device == (0, 0)  # whose time is that of its making, whoever made it
-    return old.kind != "directory" and not whiteout
+    return old.kind != "directory" and not _is_whiteout(old)
+
+
+def _is_whiteout(seen: Seen) -> bool:
+    return seen.kind == "character device" and seen.device == (0, 0)
 
 
 def _said(change: Change, number: int) -> str:

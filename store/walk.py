@@ -39,6 +39,10 @@ def open_below(top: int, path: bytes, flags: int = _DIRECTORY) -> int:
         raise
 
 
+Owners = Callable[[int, int], tuple[int, int]]
+"""What a user and a group are elsewhere: in another user namespace."""
+
+
 class Node:
     """A name of a walked tree: `directory` and `name` lead to it until the walk goes on; `path` is from the top, which is b""."""
 
@@ -141,10 +145,11 @@ def walk(top: int, *, avoid: Collection[int] = NOWHERE) -> Iterator[Node]:
 
 
 def members(
-    nodes: Iterator[Node], rename: Callable[[bytes], bytes], skipped: Callable[[Node], None]
+    nodes: Iterator[Node], rename: Callable[[bytes], bytes], skipped: Callable[[Node], None], owners: Owners | None = None
 ) -> Iterator[tuple[Entry, Node]]:
     """The nodes as members of one archive, each called as `rename` says of its path; a second name of a file is a HARDLINK to
-    the first. Sockets are told to `skipped`, and what is gone is left out."""
+    the first. Sockets are told to `skipped`, and what is gone is left out. `owners` says whose a user's and a group's files are
+    in the archive."""
     links: dict[tuple[int, int], bytes] = {}
     for node in nodes:
         if not node.kind:
@@ -161,4 +166,6 @@ def members(
             first = links.setdefault((node.status.st_dev, node.status.st_ino), name)
             if first != name:
                 entry.kind, entry.link, entry.size = HARDLINK, first, 0
+        if owners is not None:
+            entry.uid, entry.gid = owners(entry.uid, entry.gid)
         yield entry, node

@@ -7,6 +7,8 @@ import sys
 from _signal import SIGHUP, SIGTERM
 from _signal import signal as set_handler
 
+from boxcli import readers
+from boxcli.main import variable
 from boxcli.table import Argument, Option, Values, Verb
 from store.errors import UsageError
 
@@ -39,6 +41,12 @@ VERB = Verb(
     Option("--no-cache", about="Do every step again."),
     Option("--progress", metavar="auto|plain|tty", read=_kind, about="A live view, or plain lines."),
     Option("-q", "--quiet", about="Print nothing but the image's id."),
+    Option(
+        "--userns",
+        metavar="auto|host",
+        read=readers.userns,
+        about="Users of its own for each step, which is the default, or this machine's.",
+    ),
     Option("--iidfile", metavar="FILE", completes="file", about="Write the image's id to a file."),
     Argument("PATH", required=False, completes="file"),
     description="PATH is a directory with a Boxfile, or a Boxfile, or - for one on standard input; else this directory. "
@@ -74,6 +82,7 @@ def main(values: Values) -> int:
                 tag=tags[0] if tags else None,
                 progress=watched or Silent(),
                 no_cache=values.flag("no_cache"),
+                userns=values.text("userns") or variable("BOX_USERNS") or "",
             )
             for tag in tags[1:]:
                 store.references.set(tag, built.descriptor)

@@ -24,19 +24,18 @@ VERB = Verb(
 
 def main(values: Values) -> int:
     """Write it; a file appears whole, or not at all."""
-    from runtime.roots import find, merged
+    from runtime.roots import find, maps_of, merged
     from store.export import export
     from store.layout import Store
 
     path = destination(values)
     store = Store.open(values.root, values.driver, make=False)
-    with (
-        store.leased(),
-        merged(store, find(store, values.text("name"))) as tree,
-        output(path) as file,
-    ):
-        export(tree, file.write, _skipped)
-        file.flush()
+    with store.leased():
+        subject = find(store, values.text("name"))
+        maps = maps_of(subject.container) if subject.container is not None else None
+        with merged(store, subject) as tree, output(path) as file:
+            export(tree, file.write, _skipped, maps.inside if maps is not None else None)
+            file.flush()
     return 0
 
 

@@ -11,10 +11,11 @@ from runtime.container import require_root, run
 from runtime.spec import Bind, Spec, Tmpfs
 from store import prepared
 from store.errors import RunError, UsageError
-from store.syscalls import exists
+from store.syscalls import encode, exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runtime.id_maps import Ranges
     from runtime.spec import Outcome
     from store.prepared import Prepared
 
@@ -43,6 +44,14 @@ VERB = Verb(
     Option(
         "--network", metavar="none|host", read=readers.network, about="Only loopback, which is the default, or this machine's."
     ),
+    Option(
+        "--userns",
+        metavar="auto|host",
+        read=readers.userns,
+        about="Users of its own, which is the default, or this machine's.",
+    ),
+    Option("--uidmap", metavar="ID:HOST:COUNT", many=True, read=readers.id_range, about="Map users so, instead."),
+    Option("--gidmap", metavar="ID:HOST:COUNT", many=True, read=readers.id_range, about="Map groups so (else as --uidmap)."),
     Option("-h", "--hostname", metavar="NAME", read=readers.hostname, about="The container's host name (else its id)."),
     Option("--add-host", metavar="NAME:ADDR", many=True, read=readers.host, about="Add a line to /etc/hosts."),
     Option("--entrypoint", metavar="PROGRAM", about="Replace the image's entrypoint; empty: use none."),
@@ -200,6 +209,9 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.hostname = values.text("hostname")
     spec.add_hosts = values.all("add_host", str)
     spec.network = values.text("network", "none")
+    spec.warn = _warn
+    spec.userns = values.text("userns") or variable("BOX_USERNS") or ""
+    spec.id_maps = _id_maps(values)
     spec.read_only = values.flag("read_only")
     spec.mounts = [*values.all("tmpfs", Tmpfs), *map(_existing, values.all("volume", Bind))]
     spec.memory = values.one("memory", int)
@@ -257,6 +269,21 @@ def environment(base: list[str], files: list[str], given: list[str]) -> list[str
 
 def _no_input(spec: Spec) -> int:
     return -1 if spec.terminal else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _warn(text: str) -> None:
+    os.write(2, b"box: warning: %s\n" % encode(text))
+
+
+def _id_maps(values: Values) -> "tuple[Ranges, Ranges] | None":
+    users, groups = values.all("uidmap", tuple), values.all("gidmap", tuple)
+    if not users and not groups:
+        return None
+    if values.text("userns"):
+        raise UsageError("--userns says where the ids come from, and --uidmap which they are", hint="leave one of them out")
+    from runtime.id_maps import checked
+
+    return checked(users or groups, "--uidmap"), checked(groups or users, "--gidmap")
 
 
 def _labels(entries: list[str]) -> dict[str, str]:

@@ -90,7 +90,7 @@ def test_a_working_directory_that_is_a_descriptor_of_the_caller_s_own_leads_nowh
         directory = os.open(tmp_path, os.O_RDONLY)
         try:
             with (tmp_path / "out").open("w+b") as out:
-                container.run(site.spec(*argv, cwd=cwd), stdin=directory, stdout=out.fileno(), stderr=2)
+                container.run(site.spec(*argv, cwd=cwd, userns="host"), stdin=directory, stdout=out.fileno(), stderr=2)
                 out.seek(0)
                 return out.read().decode()
         finally:

@@ -18,10 +18,10 @@ def namespaces() -> dict[str, str]:
     return {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")}
 
 
-def test_every_namespace_but_the_user_s_and_the_clock_s_is_its_own(site: Site) -> None:
+def test_every_namespace_but_the_clock_s_is_its_own(site: Site) -> None:
     ours, own = namespaces(), site.probe(namespaces)
     assert {name for name in ours if ours[name] != own[name]} == {
-        "cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "uts",
+        "cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "user", "uts",
     }  # fmt: skip
 
 

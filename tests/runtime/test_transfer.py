@@ -11,6 +11,7 @@ import pytest
 
 from runtime import lifecycle, transfer
 from runtime.ends import End, parse
+from runtime.roots import maps_of
 from runtime.spec import Bind, Tmpfs
 from runtime.state import Container
 from runtime.transfer import Options
@@ -182,8 +183,10 @@ def test_a_copy_belongs_to_root_in_the_container_and_to_the_caller_out_of_it(cp:
     cp("src/file", "%:/plain")
     cp("src/file", "%:/archived", archive=True)
     plain, archived = os.stat(cp.path("/plain")), os.stat(cp.path("/archived"))
-    assert (plain.st_uid, plain.st_gid, stat.S_IMODE(plain.st_mode)) == (0, 0, 0o755)
-    assert (archived.st_uid, archived.st_gid, stat.S_IMODE(archived.st_mode)) == (1234, 1235, 0o4755)
+    maps = maps_of(cp.container)
+    assert maps is not None
+    assert (*maps.inside(plain.st_uid, plain.st_gid), stat.S_IMODE(plain.st_mode)) == (0, 0, 0o755)
+    assert (*maps.inside(archived.st_uid, archived.st_gid), stat.S_IMODE(archived.st_mode)) == (1234, 1235, 0o4755)
     assert plain.st_mtime_ns == os.stat("src/file").st_mtime_ns
     cp("%:/archived", "out")
     assert (os.stat("out").st_uid, stat.S_IMODE(os.stat("out").st_mode)) == (0, 0o755)
