@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from runtime import join, lifecycle, native
+from runtime import join, lifecycle, native, portable
 from runtime.capabilities import RUN_DEFAULT, adjust
+from runtime.program import Program
 from runtime.spec import Bind, Tmpfs
 from store.errors import BoxError
 from tests.containers import Site, probing
@@ -120,3 +121,21 @@ def test_exec_works_by_either(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (outcome.status, hostname, uid) == (status, "joined", "1000")
     assert pids.split()[0] == "1"
     assert len(pids.split()) == 2
+
+
+def test_what_a_program_reads_does_not_change_the_constants_of_the_interpreter(tmp_path: Path) -> None:
+    """A single byte is one object wherever it is named: the next call had found there what was read."""
+    reader, writer = os.pipe()
+    os.write(writer, b"x")
+    byte = bytes([0])
+    program = Program()
+    program.call("read", reader, byte, 1)
+    program.call("mkdirat", -100, os.fsencode(tmp_path) + b"/made\0", 0o700)
+    program.call("write", writer, byte, 1)
+    program.execute(["/bin/true"], [b"true"], [])
+    pid, failure = portable.perform(program, 0)
+    assert failure is None
+    os.waitpid(pid, 0)
+    assert os.read(reader, 2) == b"\0"
+    os.close(reader)
+    os.close(writer)
