@@ -248,8 +248,6 @@ class Bundle:
             for place in (Place(self.mounts or None, "mounts"), *map(self.linux.get, ("maskedPaths", "readonlyPaths"))):
                 if place.value:
                     raise RunError(f"config.json has {place.path} without a mount namespace of its own")
-        if "user" in self.namespaces:
-            raise RunError("a user namespace in config.json is not supported yet")
         if self.linux.get("intelRdt").value:
             raise RunError("linux.intelRdt is not supported", hint="box manages no cache or bandwidth allocation classes")
         if self.linux.get("netDevices").value:

@@ -5,7 +5,7 @@ import posix as os
 
 from runtime.bundle import Process
 from runtime.bundle_scheduling import emit_scheduling
-from runtime.capabilities import permitted
+from runtime.capabilities import ALL, permitted
 from runtime.confinement import (
     LAST_CAPABILITY,
     PR_CAP_AMBIENT,
@@ -31,14 +31,13 @@ _KEYCTL_JOIN_SESSION_KEYRING = 1
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def emit_birth(program: Program, process: Process, joined: list[int], *, session: bool = True) -> None:
+def emit_birth(program: Program, process: Process, joined: list[int], *, score: bool = True) -> None:
     """Add a child's first steps: no signal ignored, a session of its own, into the control groups (descriptors of v1's `tasks`),
-    and what only the machine's /proc can be told."""
+    and, unless somebody else does it, what of its `score` only the machine's /proc can be told."""
     emit_default_signals(program)
     program.call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)
-    if session:
-        program.call("setsid", tolerated=(EPERM,))
-    if process.oom_score_adj is not None:
+    program.call("setsid", tolerated=(EPERM,))
+    if score and process.oom_score_adj is not None:
         value = str(process.oom_score_adj).encode()
         how = open_how(os.O_WRONLY, 0, 0)
         file = program.call("openat2", AT_FDCWD, b"/proc/self/oom_score_adj\0", how, len(how), action="open oom_score_adj")
@@ -47,26 +46,35 @@ def emit_birth(program: Program, process: Process, joined: list[int], *, session
         program.call("write", tasks, b"0", 1, action="join the control group")
 
 
-def emit_identity(program: Program, process: Process, seccomp: "Filter | None", *, keyring: bool = True) -> None:
+def emit_limits(program: Program, process: Process) -> None:
+    """Add its resource limits."""
+    for name, soft, hard in process.limits:
+        emit_limit(program, name, soft, hard)
+
+
+def emit_identity(
+    program: Program, process: Process, seccomp: "Filter | None", *, keyring: bool = True, users: bool = False
+) -> None:
     """Add the steps from the container's root to all that the command is but itself: scheduling, limits, identity, capabilities,
     working directory; and the filter, if it cannot come later. Nothing but the descriptors that are closed before and after may
-    be open."""
+    be open. With `users` it has a user namespace of its own: every capability there, and its limits from elsewhere."""
     call = program.call
     emit_scheduling(program, process)
     if keyring:
         call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, action="join a new session keyring", tolerated=(ENOSYS, EPERM))
-    for name, soft, hard in process.limits:
-        emit_limit(program, name, soft, hard)
+    if not users:
+        emit_limits(program, process)
     if seccomp and not process.no_new_privileges:
         _emit_filter(program, seccomp)
     sets = process.capabilities
-    held = permitted()
+    held = ALL if users else permitted()
     masks = {name: mask & held for name, mask in sets.items()} if sets is not None else None
     if masks is not None:
         emit_bounding(program, masks["bounding"])
         call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0, action="keep capabilities")
     groups = b"".join([gid.to_bytes(4, "little") for gid in process.groups])
-    call("setgroups", len(process.groups), groups or None)
+    # Where it is forbidden (user_namespaces(7)) there are none to be dropped that could be.
+    call("setgroups", len(process.groups), groups or None, tolerated=(EPERM,) if users and not groups else ())
     call("setresgid", process.gid, process.gid, process.gid)
     call("setresuid", process.uid, process.uid, process.uid)
     call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)

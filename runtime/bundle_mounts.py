@@ -5,6 +5,7 @@ file system's own.
 """
 
 from runtime.bundle import Place
+from store.errors import RunError
 from store.syscalls import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -53,8 +54,8 @@ class BundleMount:
     """
 
     __slots__ = (
-        "attributes", "bind", "cleared", "copy_up", "data", "deep_attributes", "deep_cleared", "flags", "kind", "propagation",
-        "recursive", "source", "target",
+        "attributes", "bind", "cleared", "copy_up", "data", "deep_attributes", "deep_cleared", "flags", "kind", "mapped",
+        "place", "propagation", "recursive", "source", "target",
     )  # fmt: skip
 
     def __init__(self, place: Place, directory: str) -> None:
@@ -66,6 +67,9 @@ class BundleMount:
         self.bind = self.kind == "bind"
         self.recursive = False
         self.copy_up = False
+        self.mapped = ""  # idmap or ridmap: shown with other owners, with all that is mounted below or not
+        self.place = place
+        mapped = place.get("uidMappings").value or place.get("gidMappings").value
         self.flags = self.propagation = 0
         self.attributes = self.cleared = self.deep_attributes = self.deep_cleared = 0
         own: list[str] = []
@@ -88,9 +92,11 @@ class BundleMount:
             elif option == "tmpcopyup":
                 self.copy_up = True
             elif option in ("idmap", "ridmap"):
-                raise item.wrong("an option that is supported yet")
+                self.mapped = option
             elif option != "remount":
                 own.append(option)
+        if mapped and not self.mapped:
+            self.mapped = "idmap"
         self.data = ",".join(own)
         if self.bind:
             if not self.source:
@@ -99,6 +105,8 @@ class BundleMount:
                 self.source = f"{directory}/{self.source}"
         elif not self.kind:
             raise place.get("type").wrong("a file system")
+        elif self.mapped:
+            raise RunError(f"config.json: {place.path} is {self.mapped}, and no bind mount: only what is bound can be shown so")
 
     def own_options(self) -> "list[tuple[str, str | None]]":
         """The file system's own options, as fsconfig(2) takes them: a name, and a value if it has one."""
@@ -115,4 +123,4 @@ class BundleMount:
 
 def known_options() -> list[str]:
     """Every option that is not the file system's own."""
-    return sorted({*_FLAGS, *_RECURSIVE, *PROPAGATIONS, "bind", "rbind", "remount", "tmpcopyup"})
+    return sorted({*_FLAGS, *_RECURSIVE, *PROPAGATIONS, "bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"})

@@ -7,11 +7,13 @@ from runtime import linux
 from runtime.bundle import Bundle, Place
 from runtime.program import AT_FDCWD, Program
 from store.errors import RunError
+from store.prepared import read_text
 from store.syscalls import open_how
 
 CLONE_FLAGS = {
     "mount": linux.CLONE_NEWNS, "pid": linux.CLONE_NEWPID, "network": linux.CLONE_NEWNET, "ipc": linux.CLONE_NEWIPC,
     "uts": linux.CLONE_NEWUTS, "cgroup": linux.CLONE_NEWCGROUP, "time": linux.CLONE_NEWTIME,
+    "user": linux.CLONE_NEWUSER,
 }  # fmt: skip
 _LATER = ("cgroup", "time")  # not made at birth: when the groups are joined; by the child itself, which enters it by execve
 BORN_IN = ("pid", "time")  # joined by the parent for its children: see runtime.joining.spawn_in
@@ -23,8 +25,9 @@ _TO_READ, _TO_WRITE = open_how(os.O_RDONLY, 0, 0), open_how(os.O_WRONLY, 0, 0)
 def made_at_birth(bundle: Bundle) -> int:
     """The CLONE_NEW* of what the child is born into."""
     flags = 0
+    later = ("cgroup",) if "user" in bundle.namespaces else _LATER  # whose clocks only its parent can set then
     for kind, path in bundle.namespaces.items():
-        if not path and kind not in _LATER:
+        if not path and kind not in later:
             flags |= CLONE_FLAGS[kind]
     return flags
 
@@ -37,11 +40,16 @@ def open_namespace(kind: str, path: str) -> int:
         raise RunError(f"cannot join the {kind} namespace {path}: {(err.strerror or '').lower()}") from err
 
 
+def in_user_namespace() -> bool:
+    """Whether this process' own user namespace is not the machine's."""
+    return read_text("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
+
+
 def emit_joining_by_path(program: Program, bundle: Bundle, opened: list[int]) -> None:
-    """Add the steps into the namespaces of `bundle` that have a path, but those of BORN_IN; descriptors are added to `opened`."""
+    """Add the steps into the namespaces that have a path, but those of `open_born_in`; descriptors are added to `opened`."""
     last = None
     for kind, path in bundle.namespaces.items():
-        if path and kind not in BORN_IN:
+        if path and kind != "user" and kind not in _born_in(bundle):
             fd = open_namespace(kind, path)
             opened.append(fd)
             if kind == "mount":
@@ -53,9 +61,9 @@ def emit_joining_by_path(program: Program, bundle: Bundle, opened: list[int]) ->
 
 
 def open_born_in(bundle: Bundle, opened: list[int]) -> list[tuple[int, int, str]]:
-    """The namespaces of BORN_IN that have a path, for `spawn_in`; descriptors are added to `opened`."""
+    """The namespaces that have a path and that the child is born in, for `spawn_in`; descriptors are added to `opened`."""
     found = []
-    for kind in BORN_IN:
+    for kind in _born_in(bundle):
         if path := bundle.namespaces.get(kind):
             fd = open_namespace(kind, path)
             opened.append(fd)
@@ -63,9 +71,14 @@ def open_born_in(bundle: Bundle, opened: list[int]) -> list[tuple[int, int, str]
     return found
 
 
+def _born_in(bundle: Bundle) -> tuple[str, ...]:
+    # A child in a user namespace may have no right to those that others own.
+    return (*BORN_IN, "network", "ipc", "uts", "cgroup") if "user" in bundle.namespaces else BORN_IN
+
+
 def emit_clock(program: Program, bundle: Bundle) -> None:
     """Add a new time namespace, whose clocks are set before anybody is in it: see `emit_entering_clock`."""
-    if bundle.namespaces.get("time") != "":
+    if bundle.namespaces.get("time") != "" or "user" in bundle.namespaces:
         return
     program.call("unshare", linux.CLONE_NEWTIME, action="make a time namespace")
     if offsets := clock_offsets(bundle.linux.get("timeOffsets")):

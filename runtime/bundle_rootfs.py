@@ -8,11 +8,13 @@ mqueue, cgroups) the child mounts, each on a directory that it has opened inside
 import posix as os
 
 from runtime.bundle import Bundle
-from runtime.bundle_devices import Device, emit_devices
+from runtime.bundle_devices import Device, emit_devices, open_nodes
 from runtime.bundle_mounts import MS_SLAVE, PROPAGATIONS, BundleMount
+from runtime.bundle_namespaces import in_user_namespace
 from runtime.bundle_sources import clone, copy_up
 from runtime.program import AT_FDCWD, EEXIST, ENOENT, ENOTDIR, EPERM, EROFS, Program, Result, text
 from runtime.rootfs import open_mount_point, parts_of
+from runtime.steps import TIOCSCTTY
 from store.errors import RunError, SetupFailed
 from store.syscalls import (
     AT_RECURSIVE,
@@ -38,12 +40,17 @@ from store.syscalls import (
     openat2,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.bundle_users import Users
+
 _STRICT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _AT_DIRECTORY = open_how(os.O_PATH | os.O_DIRECTORY, 0, _INSIDE)
 _AT_ANY = open_how(os.O_PATH, 0, _INSIDE)
 _TO_WRITE = open_how(os.O_WRONLY, 0, _INSIDE)
-_S_IFREG = 0o100000
+_S_IFREG, _NO_TERMINAL = 0o100000, 0o400  # O_NOCTTY
+_TERMINAL = open_how(os.O_RDWR | _NO_TERMINAL, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 _IPC_SYSCTLS = (
     "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
     "kernel.shm_rmid_forced",
@@ -56,11 +63,17 @@ class BundleRootfs:
     `close` it when the child has entered it, or never will. `inherited` are the descriptors that the child needs.
     """
 
-    __slots__ = ("_bundle", "_devices", "_mounts", "_own_dev", "_pts", "_sources", "inherited", "master", "slave", "tree")
+    __slots__ = (
+        "_bundle", "_devices", "_mounts", "_nodes", "_own_dev", "_pts", "_sources", "_users", "has_terminal", "inherited",
+        "master", "slave", "tree",
+    )  # fmt: skip
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, users: "Users | None" = None) -> None:
         """Raises SetupFailed or RunError, and nothing is left then."""
         self._bundle = bundle
+        self._users = users
+        self._nodes: dict[str, int] = {}
+        self.has_terminal = False
         self.inherited: list[int] = []
         self.master = self.slave = self._pts = -1
         self._mounts = [BundleMount(place, bundle.directory) for place in bundle.mounts]
@@ -75,21 +88,22 @@ class BundleRootfs:
             self.tree = self._keep(open_tree(AT_FDCWD, bundle.rootfs, OPEN_TREE_CLONE | AT_RECURSIVE))
             mount_setattr(self.tree, 0, propagation=MS_PRIVATE, recursive=True)
             covered.append(([], self.tree))
+            owner = users.root(self.tree) if users else None
             for wanted in self._mounts:
                 action = str(wanted)
                 source = target = -1
                 directory = True
                 if wanted.bind:
-                    source = self._keep(clone(wanted))
+                    source = self._keep(clone(wanted, users))
                     directory = os.stat(source).st_mode & 0o170000 == 0o040000
-                elif wanted.kind == "devpts":
+                elif wanted.kind == "devpts" and not users:
                     source = self._make_terminals(wanted)
                 parts = parts_of(wanted.target)
                 above, tree = _above(covered, parts)
                 if tree >= 0:
                     name = "/".join(parts[len(above) :])
                     mode = _mode_of(tree, name) if wanted.kind == "tmpfs" else 0
-                    target = self._keep(open_mount_point(tree, name, directory=directory))
+                    target = self._keep(open_mount_point(tree, name, directory=directory, owner=owner))
                     if wanted.kind == "tmpfs" and not wanted.bind:
                         if mode and "mode" not in dict(wanted.own_options()):
                             wanted.data += f"{',' * bool(wanted.data)}mode={mode:o}"
@@ -99,9 +113,13 @@ class BundleRootfs:
                         os.close(openat2(tree, name, os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
                 covered.append((parts, source))
                 self._sources.append((source, target))
-            self._make_working_directory(covered)
+            self._make_working_directory(covered, owner)
             _, dev = _above(covered, ["dev"])
             self._own_dev = dev < 0 or dev == self.tree  # not the machine's own
+            if self._own_dev and (users or in_user_namespace()):
+                action = "show the machine's devices"
+                self._nodes = open_nodes(self._devices)
+                self.inherited += self._nodes.values()
         except OSError as err:
             self.close()
             raise SetupFailed(action, err.errno or 0, os.strerror(err.errno or 0), path=str(err.filename or "")) from err
@@ -109,7 +127,7 @@ class BundleRootfs:
             self.close()
             raise
 
-    def _make_working_directory(self, covered: list[tuple[list[str], int]]) -> None:
+    def _make_working_directory(self, covered: list[tuple[list[str], int]], owner: "tuple[int, int] | None") -> None:
         """Make it where it is missing, as engines expect. Where that cannot be, entering it says why."""
         if self._bundle.process is None:
             return
@@ -117,7 +135,7 @@ class BundleRootfs:
         above, tree = _above(covered, parts)
         if tree >= 0 and len(parts) > len(above):
             try:
-                os.close(open_mount_point(tree, "/".join(parts[len(above) :]), directory=True))
+                os.close(open_mount_point(tree, "/".join(parts[len(above) :]), directory=True, owner=owner))
             except OSError:
                 return
 
@@ -128,6 +146,7 @@ class BundleRootfs:
         if process is not None and process.terminal and self.master < 0:
             from runtime.terminal import open_terminal
 
+            self.has_terminal = True
             self.master, self.slave = open_terminal(source)
             self._keep(self.slave)
         return source
@@ -142,21 +161,43 @@ class BundleRootfs:
         self.inherited.append(fd)
         return fd
 
-    def emit_mounts(self, program: Program, home: str, cgroups: dict[str, str]) -> None:
+    def emit_mounts(self, program: Program, home: str, cgroups: dict[str, str], terminal: tuple[int, int]) -> None:
         """Add how the child, in its own mount namespace, attaches the root at the directory `home`, enters it as its working
         directory and makes the mounts in it. Every name is relative to it, and no link in it leads out: the machine's own root is
         still there, for hooks to be found in.
 
-        `cgroups` says where the container's groups are, by controller; "unified" on v2.
+        `cgroups` says where the container's groups are, by controller; "unified" on v2. In a user namespace the child makes its
+        terminal itself: with `terminal` as the two ends' descriptors.
         """
         call, mount = program.call, program.mount
         propagation = self._propagation()
         mount("", "/", "", MS_REC | (MS_PRIVATE if propagation & ~MS_REC in (0, MS_PRIVATE) else MS_SLAVE))
-        program.attach(self.tree, AT_FDCWD, home, "/")
+        # Who is root in a user namespace cannot find its way to `home`: there it lies over the machine's own root.
+        program.attach(self.tree, AT_FDCWD, "/" if self._users else home, "/")
         call("fchdir", self.tree, path="/")
         call("umask", 0)
         for wanted, (source, target) in zip(self._mounts, self._sources, strict=True):
             self._emit_mount(program, wanted, source, target, cgroups)
+            if self._users and wanted.kind == "devpts" and self._bundle.process and self._bundle.process.terminal:
+                self._emit_terminal(program, wanted.target, *terminal)
+
+    def _emit_terminal(self, program: Program, devpts: str, master: int, slave: int) -> None:
+        """The container's terminal, opened in its own devpts."""
+        if self.has_terminal:
+            return
+        self.has_terminal = True
+        from runtime.terminal import TIOCGPTPEER, TIOCSPTLCK
+
+        call, action = program.call, "open a terminal"
+        path = text(f"{_relative(devpts)}/ptmx")
+        opened = call("openat2", AT_FDCWD, path, _TERMINAL, len(_TERMINAL), action=action, path=f"{devpts}/ptmx")
+        call("dup3", opened, master, 0, action=action)
+        call("ioctl", master, TIOCSPTLCK, bytes(4), action=action)
+        peer = call("ioctl", master, TIOCGPTPEER, os.O_RDWR | _NO_TERMINAL, action=action)
+        call("dup3", peer, slave, 0, action=action)
+        for number in range(3):
+            call("dup3", slave, number, 0, action=action)
+        call("ioctl", 0, TIOCSCTTY, 0, action="take the terminal")
 
     def emit_root(self, program: Program, *, pivot: bool = True, namespace: bool = True) -> None:
         """Add how the child makes the directory that it is in its root, and what belongs into that."""
@@ -169,9 +210,9 @@ class BundleRootfs:
                 mount(".", "/", "", MS_MOVE)
             call("chroot", b".\0")
         call("chdir", b"/\0", path="/")
-        if self._own_dev:
-            emit_devices(program, self._devices)
-        if self.slave >= 0:
+        if self._own_dev and namespace:
+            emit_devices(program, self._devices, self._nodes)
+        if self.has_terminal:
             call("mknodat", AT_FDCWD, b"/dev/console\0", _S_IFREG | 0o600, 0, path="/dev/console", tolerated=(EEXIST,))
             mount("/dev/pts/0", "/dev/console", "", MS_BIND)
         self._emit_sysctls(program)

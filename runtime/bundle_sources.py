@@ -8,6 +8,7 @@ from store.errors import RunError
 from store.syscalls import (
     AT_FDCWD,
     AT_RECURSIVE,
+    MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_RDONLY,
     MS_PRIVATE,
     MS_REC,
@@ -17,11 +18,17 @@ from store.syscalls import (
     open_tree,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runtime.bundle_users import Users
+
+_EINVAL = 22
 _SUPERBLOCK_FLAGS = {16: "sync", 64: "mand", 128: "dirsync", 1 << 25: "lazytime"}
 
 
-def clone(wanted: BundleMount) -> int:
-    """The tree of the machine that is to be bound, with its attributes. Raises OSError or RunError."""
+def clone(wanted: BundleMount, users: "Users | None") -> int:
+    """The tree of the machine that is to be bound, with its attributes. `users` is the container's user namespace. Raises OSError
+    or RunError."""
     try:
         source = open_tree(AT_FDCWD, wanted.source, OPEN_TREE_CLONE | (AT_RECURSIVE if wanted.recursive else 0))
     except FileNotFoundError as err:
@@ -29,6 +36,8 @@ def clone(wanted: BundleMount) -> int:
     try:
         propagation = wanted.propagation or MS_PRIVATE | MS_REC
         mount_setattr(source, 0, propagation=propagation & ~MS_REC, recursive=bool(propagation & MS_REC))
+        if wanted.mapped:
+            _map(source, wanted, users)
         if wanted.attributes or wanted.cleared:
             mount_setattr(source, wanted.attributes, clear=wanted.cleared)
         if wanted.deep_attributes or wanted.deep_cleared:
@@ -37,6 +46,31 @@ def clone(wanted: BundleMount) -> int:
         os.close(source)
         raise
     return source
+
+
+def _map(source: int, wanted: BundleMount, users: "Users | None") -> None:
+    """Show the owners of `source` as the mount's maps say, or without maps as the container's user namespace has them."""
+    from runtime.bundle_users import id_maps
+    from runtime.id_maps import make_namespace
+
+    maps = id_maps(wanted.place.get("uidMappings"), wanted.place.get("gidMappings"))
+    if maps is None and users is None:
+        raise RunError(
+            f"config.json: {wanted.place.path} is {wanted.mapped}, and neither it nor the container has maps of ids",
+            hint="give it uidMappings and gidMappings, or the container a user namespace",
+        )
+    namespace = make_namespace(maps) if maps else users.namespace() if users else -1
+    try:
+        mount_setattr(source, MOUNT_ATTR_IDMAP, mapping=namespace, recursive=wanted.mapped == "ridmap")
+    except OSError as err:
+        if err.errno != _EINVAL:
+            raise
+        raise RunError(
+            f"cannot show {wanted.source} with other owners: its file system has no id-mapped mounts, or it is mapped already",
+            hint="leave out idmap and the maps of the mount, or keep it on ext4, xfs, btrfs or tmpfs",
+        ) from err
+    finally:
+        os.close(namespace)
 
 
 def copy_up(wanted: BundleMount, covered: int) -> int:

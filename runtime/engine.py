@@ -12,9 +12,19 @@ import time
 from runtime import linux, waiting
 from runtime.bundle import Bundle, Process, load
 from runtime.bundle_command import READY, candidates, emit_birth, emit_execution, emit_identity, not_executed
-from runtime.bundle_namespaces import emit_clock, emit_entering_clock, emit_joining_by_path, made_at_birth, open_born_in
+from runtime.bundle_namespaces import (
+    clock_offsets,
+    emit_clock,
+    emit_entering_clock,
+    emit_joining_by_path,
+    made_at_birth,
+    open_born_in,
+    open_namespace,
+)
 from runtime.bundle_rootfs import BundleRootfs
 from runtime.bundle_scheduling import emit_memory_policy
+from runtime.engine_console import resize, send_terminal
+from runtime.engine_failures import failure_of
 from runtime.engine_filters import Filter, filter_of
 from runtime.engine_state import EngineContainer, spell, started_at, timestamp
 from runtime.hooks import run_hooks
@@ -22,12 +32,16 @@ from runtime.joining import spawn_in
 from runtime.program import EACCES, ENOENT, ENOTDIR, Program
 from runtime.records import write
 from runtime.steps import emit_loopback, emit_stdio
-from store.errors import BoxError, RunError, SetupFailed
+from store.errors import RunError, SetupFailed
 from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, encode, openat2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from runtime.bundle_users import Users
+    from runtime.container_cgroup import ContainerCgroup
+    from runtime.program import Failure
 
 _F_SETFD = 2
 _LOOKING = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
@@ -97,6 +111,7 @@ class _Maker:
         self._options = options
         self._opened: list[int] = []
         self._filter: Filter | None = None
+        self._users: Users | None = None
         self._pid = 0
         self._group: ContainerCgroup | None = None
 
@@ -121,7 +136,11 @@ class _Maker:
         container.state["cgroups"] = group.paths
         container.save()
         self._filter = filter_of(bundle.linux.get("seccomp"), container.root)
-        rootfs = BundleRootfs(bundle)
+        if "user" in bundle.namespaces:
+            from runtime.bundle_users import Users
+
+            self._users = Users(bundle)
+        rootfs = BundleRootfs(bundle, self._users)
         try:
             self._bear(rootfs, stdio)
         finally:
@@ -166,7 +185,7 @@ class _Maker:
         self._open(go_reader, go_writer, told, start, result)
         # Where the process finds them: above what the engine passes on, and above all that is opened here.
         base = max(3 + preserved, *self._opened, *rootfs.inherited, tell) + 64
-        names = {name: base + number for number, name in enumerate(("go", "tell", "start", "result", "gate"))}
+        names = {name: base + number for number, name in enumerate(("go", "tell", "start", "result", "gate", "master", "slave"))}
         passed = {"go": go_reader, "tell": tell, "start": start, "result": result}
         listener = self._filter.listener if self._filter else None
         gate = -1
@@ -186,7 +205,9 @@ class _Maker:
         births = Program()
         joined = group.open_to_join()
         self._open(*joined)
-        emit_birth(births, process, joined)
+        if self._users:
+            self._users.emit_becoming_root(births, self._opened)
+        emit_birth(births, process, joined, score=not self._users)
         emit_clock(births, bundle)
         emit_joining_by_path(births, bundle, self._opened)
         for name, fd in passed.items():
@@ -196,16 +217,12 @@ class _Maker:
         emit_stdio(births, stdio, self._opened, terminal=rootfs.slave >= 0)
         for fd in rootfs.inherited:
             births.call("fcntl", fd, _F_SETFD, 0)
-        if self._holds_terminal(rootfs):
+        if rootfs.master >= 0 and self._holds_terminal(rootfs):
             births.call("fcntl", rootfs.master, _F_SETFD, 0)
         births.call(
             "execveat", binary, b"\0", ([b"box-init\0"], bytes(8)), (bytes(8),), _AT_EMPTY_PATH, action="execute what waits"
         )  # fmt: skip
-        directory = group.open_for_clone()
-        if directory is not None:
-            self._open(directory)
-        flags = made_at_birth(bundle)
-        self._pid, failure = spawn_in(open_born_in(bundle, self._opened), births, flags, directory)
+        self._pid, failure = self._spawn(births, group, process)
         os.close(tell)
         if failure is not None and failure.call is not None:
             raise SetupFailed(failure.call.action, failure.errno, os.strerror(failure.errno), path=failure.call.path)
@@ -227,12 +244,37 @@ class _Maker:
                 raise
         self._await(told, waits)
         self._find_command(process)
+        if self._users:
+            from runtime.bundle_users import set_limits
+
+            set_limits(self._pid, process)
+            if rootfs.has_terminal:  # the child has made it
+                rootfs.master = self._take(names["master"])
         if rootfs.master >= 0:
             resize(rootfs.master, process.console)
             if self._options.console_socket:
                 send_terminal(self._options.console_socket, rootfs.master)
             elif self._options.terminal == "caller":
                 self._options.master = rootfs.master
+
+    def _spawn(self, births: Program, group: "ContainerCgroup", process: Process) -> "tuple[int, Failure | None]":
+        bundle, users = self._bundle, self._users
+        flags = made_at_birth(bundle)
+        born_in = open_born_in(bundle, self._opened)
+        if users and users.path:
+            from runtime.bundle_users import spawn_among
+
+            users.descriptor = open_namespace("user", users.path)
+            self._open(users.descriptor)
+            return spawn_among(users, born_in, process, births, flags, group.paths.get("unified", ""))
+        directory = group.open_for_clone()
+        if directory is not None:
+            self._open(directory)
+        ready = None
+        if users:
+            new_clocks = bundle.namespaces.get("time") == ""
+            ready = users.telling(process, clock_offsets(bundle.linux.get("timeOffsets")) if new_clocks else b"")
+        return spawn_in(born_in, births, flags, directory, ready)
 
     def _emit_waiting(self, program: Program, rootfs: BundleRootfs, names: "dict[str, int]", process: "Any") -> None:
         """All from the namespaces to the command, with the places where the process waits."""
@@ -252,7 +294,7 @@ class _Maker:
         if namespace:
             paths = self._group.paths if self._group is not None else {}
             shown = paths if list(paths) == ["unified"] else {name: path for name, path in paths.items() if name != "unified"}
-            rootfs.emit_mounts(program, self._container.path, shown)
+            rootfs.emit_mounts(program, self._container.path, shown, (names["master"], names["slave"]))
         else:
             call("fchdir", rootfs.tree, path="/")
         if bundle.hooks["createContainer"]:
@@ -264,12 +306,12 @@ class _Maker:
             call("personality", _PERSONALITIES[domain])
         first, kept = 3 + self._options.preserved, names["tell"]
         if self._holds_terminal(rootfs):
-            call("dup3", rootfs.master, first, 0, action="hold the terminal")
+            call("dup3", rootfs.master if rootfs.master >= 0 else names["master"], first, 0, action="hold the terminal")
             first += 1
         # Before any path is followed: a descriptor of the machine must lead nowhere (CVE-2024-21626).
         call("close_range", first, names["go"], 0, action="close descriptors")
         emit_memory_policy(program, bundle.linux.get("memoryPolicy"))
-        emit_identity(program, process, self._filter, keyring=not self._options.no_keyring)
+        emit_identity(program, process, self._filter, keyring=not self._options.no_keyring, users=bool(self._users))
         call("write", names["tell"], READY, len(READY))
         # Nobody waits for this pipe any more: what fails from here on is told to `start`.
         call("dup3", names["result"], names["tell"], os.O_CLOEXEC)
@@ -277,8 +319,16 @@ class _Maker:
         call("close_range", first, kept - 1, 0, action="close descriptors")
         emit_execution(program, process, self._filter, kept + 1)
 
+    def _take(self, number: int) -> int:
+        """A descriptor of the child's, as one of our own."""
+        pidfd = linux.pidfd_open(self._pid)
+        try:
+            return linux.pidfd_getfd(pidfd, number)
+        finally:
+            os.close(pidfd)
+
     def _holds_terminal(self, rootfs: BundleRootfs) -> bool:
-        return rootfs.master >= 0 and not self._options.console_socket and self._options.terminal == "container"
+        return rootfs.has_terminal and not self._options.console_socket and self._options.terminal == "container"
 
     def _await(self, told: int, program: Program) -> None:
         """Wait until the process is as far as it should be. Raises what it could not do."""
@@ -316,18 +366,6 @@ class _Maker:
         return {**self._container.described(), "pid": self._pid, "status": "creating"}
 
 
-def failure_of(message: bytes, steps: "list[tuple[str, str, str]]", bundle: Bundle) -> BoxError:
-    """What it means that the process ended, having said `message`."""
-    if len(message) < waiting.LEAST or bundle.process is None:
-        return RunError("the container's process was killed before its command was executed")
-    ended = waiting.Ended(message, len(steps))
-    if ended.index is None or steps[ended.index][0] == "execve":
-        return not_executed(bundle.process, ended.executions)
-    errno = ended.errno
-    _, action, path = steps[ended.index]
-    return SetupFailed(action, errno, os.strerror(errno), path=path)
-
-
 def write_whole(path: str, content: str) -> None:
     """A file that nobody sees half of, as engines read it the moment that it is there."""
     draft = f"{path.rpartition('/')[0] or '.'}/.{path.rpartition('/')[2]}"
@@ -337,26 +375,3 @@ def write_whole(path: str, content: str) -> None:
     finally:
         os.close(fd)
     os.rename(draft, path)
-
-
-def resize(master: int, size: tuple[int, int]) -> None:
-    if any(size):
-        import termios
-        from fcntl import ioctl
-
-        height, width = size
-        ioctl(master, termios.TIOCSWINSZ, height.to_bytes(2, "little") + width.to_bytes(2, "little") + bytes(4))
-
-
-def send_terminal(path: str, master: int) -> None:
-    """Give the terminal's master to whoever listens at the socket."""
-    from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
-
-    connection = socket(AF_UNIX, SOCK_STREAM)
-    try:
-        connection.connect(path)
-        connection.sendmsg([b"/dev/ptmx"], [(SOL_SOCKET, SCM_RIGHTS, master.to_bytes(4, "little"))])
-    except OSError as err:
-        raise RunError(f"cannot send the terminal to {path}: {(err.strerror or str(err)).lower()}") from err
-    finally:
-        connection.close()

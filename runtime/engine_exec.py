@@ -4,10 +4,11 @@ import posix as os
 
 from runtime import linux
 from runtime.bundle import Place, Process
-from runtime.bundle_command import candidates, emit_birth, emit_execution, emit_identity, not_executed
+from runtime.bundle_command import candidates, emit_birth, emit_execution, emit_identity, emit_limits, not_executed
 from runtime.bundle_namespaces import BORN_IN, CLONE_FLAGS
 from runtime.bundle_scheduling import emit_affinity, emit_memory_policy
-from runtime.engine import resize, send_terminal, write_whole
+from runtime.engine import write_whole
+from runtime.engine_console import resize, send_terminal
 from runtime.engine_filters import filter_of
 from runtime.engine_operations import bundle_of, group_of
 from runtime.engine_state import EngineContainer
@@ -102,13 +103,19 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
         emit_affinity(program, process, "initial")
         emit_birth(program, process, joined)
         emit_affinity(program, process, "final")
-        emit_joining(program, pidfd, inside, user_namespace=False)
+        users = "user" in bundle.namespaces
+        if users:  # which it may not raise there any more
+            emit_limits(program, process)
+        emit_joining(program, pidfd, inside, user_namespace=users)
         stdio = (0, 1, 2)
         if process.terminal:
             master, slave = open_terminal_in(inside)
             opened.append(slave)
             stdio = (slave, slave, slave)
             resize(master, process.console)
+            if users:  # else its other end would be nobody's
+                status = os.stat(f"/proc/{target}/root")
+                os.chown(slave, status.st_uid, -1)
             if options.console_socket:
                 send_terminal(options.console_socket, master)
         emit_stdio(program, stdio, opened, terminal=process.terminal)
@@ -125,7 +132,7 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
             ready = _handing_over(listener, container.described(), ours)
         program.call("close_range", first + bool(listener), 0xFFFFFFFF, 0, action="close descriptors")
         emit_memory_policy(program, bundle.linux.get("memoryPolicy"))
-        emit_identity(program, process, seccomp)
+        emit_identity(program, process, seccomp, users=users)
         emit_execution(program, process, seccomp, first)
         directory = group.open_for_clone(target)
         if directory is not None:

@@ -6,7 +6,7 @@ import time
 from runtime import linux
 from runtime.bundle import Bundle, load
 from runtime.container_cgroup import ContainerCgroup
-from runtime.engine import failure_of
+from runtime.engine_failures import failure_of
 from runtime.engine_state import EngineContainer, spell
 from runtime.hooks import run_hooks
 from runtime.jsontext import read

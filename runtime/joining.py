@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 _JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
 _PTMX = os.makedev(5, 2)
-_BORN_IN = {linux.CLONE_NEWPID: "pid", linux.CLONE_NEWTIME: "time"}
+_BORN_IN = {
+    linux.CLONE_NEWPID: "pid", linux.CLONE_NEWTIME: "time", linux.CLONE_NEWNET: "net", linux.CLONE_NEWIPC: "ipc",
+    linux.CLONE_NEWUTS: "uts", linux.CLONE_NEWCGROUP: "cgroup",
+}  # fmt: skip
 
 
 def open_root(pid: int, pidfd: int) -> int:
@@ -69,8 +72,8 @@ def spawn_in(
     cgroup: int | None = None,
     ready: "Callable[[int], object] | None" = None,
 ) -> "tuple[int, Failure | None]":
-    """`spawn` into other namespaces that a child is born in and cannot join itself: each a descriptor of one, or a process'
-    pidfd, and which (CLONE_NEWPID, CLONE_NEWTIME; the latter asks that this process has one thread), and its path for errors."""
+    """`spawn` into other namespaces that a child is born in, since it cannot join them itself: each a descriptor of one, or a
+    process' pidfd, and which (CLONE_NEWTIME asks that this process has one thread), and its path for errors."""
     former: list[tuple[int, int]] = []
     try:
         for namespace, kind, path in namespaces:

@@ -16,10 +16,11 @@ Sources: config-linux.md of runtime-spec 1.2, "The Container Process State"; sec
 
 import posix as os
 
+from runtime.linux import pidfd_getfd
 from runtime.records import encode
 from runtime.seccomp_policy import ALLOW, LOG, Policy, read
 from store.errors import RunError
-from store.syscalls import MACHINE, syscall
+from store.syscalls import MACHINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from runtime.program import Program
 
-_PIDFD_GETFD = 438
 _LINK = "anon_inode:seccomp notify"
 _WAITING = ("read", "recvfrom", "ppoll")
 _ENDED = "linux.seccomp: the container's process ended before its agent had the listener"
@@ -120,7 +120,7 @@ def take(pid: int, pidfd: int, *, seconds: float = 10) -> int:
     while True:
         number = _listener_of(pid)
         if number >= 0:
-            return syscall("pidfd_getfd", _PIDFD_GETFD, pidfd, number, 0)
+            return pidfd_getfd(pidfd, number)
         if ended.poll(0):
             raise RunError(_ENDED)
         if time.monotonic() > deadline:

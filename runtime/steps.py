@@ -17,7 +17,7 @@ _UNCHANGEABLE = (SIGKILL, 19)
 _OF_LIBC = (32, 33)  # libc says nothing of these, and a caller may have had them ignored
 _SIG_DFL = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
 _SIG_SETMASK, _EMPTY_SET = 2, bytes(8)
-_SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, _TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
+_SIOCSIFFLAGS, _IFF_UP, _AF_INET, _SOCK_DGRAM_CLOEXEC, TIOCSCTTY = 0x8914, 1, 2, 2 | os.O_CLOEXEC, 0x540E
 _ENTERING = open_how(os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_NO_MAGICLINKS)
 
 
@@ -61,7 +61,7 @@ def emit_stdio(program: Program, stdio: tuple[int, int, int], opened: list[int],
         for number, fd in enumerate(sources):
             program.call("dup3", fd, number, 0)
     if terminal:
-        program.call("ioctl", 0, _TIOCSCTTY, 0, action="take the terminal")
+        program.call("ioctl", 0, TIOCSCTTY, 0, action="take the terminal")
 
 
 def give(stdio: tuple[int, int, int], user: "User", maps: "IdMaps | None", *, terminal: bool) -> None:

@@ -4,16 +4,16 @@ import os
 import termios
 from fcntl import ioctl
 
-_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
+TIOCSPTLCK, TIOCGPTPEER = 0x40045431, 0x5441
 
 
 def open_terminal(devpts: int) -> tuple[int, int]:
     """A new terminal of the devpts instance mounted at `devpts`: its master, and the slave that is /dev/pts/0 there."""
     master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=devpts)
     try:
-        ioctl(master, _TIOCSPTLCK, (0).to_bytes(4, "little"))
+        ioctl(master, TIOCSPTLCK, (0).to_bytes(4, "little"))
         # The other end comes from the master itself, not by a path that could be something else.
-        return master, ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+        return master, ioctl(master, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except BaseException:
         os.close(master)
         raise

@@ -73,7 +73,7 @@ def test_each_namespace_is_its_own_or_the_one_at_a_path_or_the_machine_s(bundles
     pid = first.start("first")
     theirs = os.readlink(f"/proc/{pid}/ns/{name}")
     assert theirs != os.readlink(f"/proc/self/ns/{name}")
-    second = bundles.make("sleep", "100")
+    second = bundles.make("sleep", "100", own_root=True)
 
     def joining(old: list[dict[str, str]]) -> list[dict[str, str]]:
         return [*(each for each in old if each["type"] != kind), {"type": kind, "path": f"/proc/{pid}/ns/{name}"}]

@@ -1,0 +1,206 @@
+"""The user namespace of a bundle's container: made with the maps of config.json, or joined by its path; user_namespaces(7).
+
+A process that owns nothing outside can be told some things only by others: its maps, what of its limits and of its score for the
+kernel's choice of whom to kill is more than it may give itself, the clocks of its time namespace. Its parent does these while it
+waits.
+"""
+
+import posix as os
+
+from runtime import linux
+from runtime.bundle import Bundle, Place, Process
+from runtime.bundle_namespaces import open_namespace
+from runtime.confinement import LIMITS, NO_LIMIT
+from runtime.id_maps import IdMaps, checked, make_namespace
+from runtime.program import EPERM, Failure, Program
+from runtime.spawn import spawn
+from store.errors import BoxError, RunError, SetupFailed
+from store.syscalls import libc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runtime.id_maps import Ranges
+
+_LARGEST = (1 << 32) - 1
+
+
+def id_maps(users: Place, groups: Place) -> "IdMaps | None":
+    """The two maps that stand at these places; None where there are none. Raises RunError."""
+    if not users.value and not groups.value:
+        return None
+    return IdMaps(_ranges(users), _ranges(groups))
+
+
+def _ranges(place: Place) -> "Ranges":
+    found = [
+        (
+            item.get("containerID").number(most=_LARGEST),
+            item.get("hostID").number(most=_LARGEST),
+            item.get("size").number(least=1, most=_LARGEST),
+        )
+        for item in place.each()
+    ]
+    return checked(found, f"config.json: {place.path}")
+
+
+class Users:
+    """The user namespace. `maps` are those of a new one; `path` is where one to join is, and `descriptor` what is open there."""
+
+    __slots__ = ("_held", "_release", "descriptor", "maps", "path")
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Reads the maps. Raises RunError for what cannot be the container's."""
+        self.path = bundle.namespaces["user"]
+        self.descriptor = self._held = self._release = -1
+        self.maps: IdMaps | None = None
+        if self.path:
+            return
+        linux_ = bundle.linux
+        self.maps = id_maps(linux_.get("uidMappings"), linux_.get("gidMappings"))
+        if self.maps is None:
+            raise RunError("config.json has a user namespace without linux.uidMappings and linux.gidMappings")
+        self._check(0, 0, "linux.uidMappings and linux.gidMappings: the container's root")
+        process = bundle.process
+        if process is not None:
+            self._check(process.uid, process.gid, "process.user")
+            for gid in process.groups:
+                self._check(0, gid, "process.user.additionalGids")
+
+    def _check(self, uid: int, gid: int, what: str) -> None:
+        assert self.maps is not None
+        try:
+            self.maps.outside(uid, gid)
+        except RunError as err:
+            raise RunError(f"config.json: {what}: {err.message}", hint=err.hint) from err
+
+    def root(self, rootfs: int) -> tuple[int, int]:
+        """Whom the container's root is here. Of a namespace that is joined nobody says it: who owns the root file system does."""
+        if self.maps is not None:
+            return self.maps.outside(0, 0)
+        status = os.fstat(rootfs)
+        return status.st_uid, status.st_gid
+
+    def namespace(self) -> int:
+        """A descriptor of a namespace with the container's maps, for mounts that shall be shown so."""
+        return open_namespace("user", self.path) if self.maps is None else make_namespace(self.maps)
+
+    def emit_becoming_root(self, program: Program, opened: list[int]) -> None:
+        """Add, as the child's first steps, the wait for `ready` and that it is the namespace's root. Descriptors are added to
+        `opened`, and must live until the child is born."""
+        if self.maps is not None:
+            self._held, self._release = os.pipe2(os.O_CLOEXEC)
+            opened += (self._held, self._release)
+            # Its own copy of the other end would keep it waiting when its parent is gone.
+            program.call("close_range", self._release, self._release, 0)
+            program.call("read", self._held, b"\0", 1, action="wait for the maps of ids")
+        program.call("setgroups", 0, None, tolerated=(EPERM,))
+        program.call("setresgid", 0, 0, 0, action="become root of the user namespace")
+        program.call("setresuid", 0, 0, 0, action="become root of the user namespace")
+
+    def telling(self, process: Process, offsets: bytes) -> "Callable[[int], None]":
+        """What the parent does while the child waits: to be `ready` of runtime.spawn."""
+
+        def ready(pid: int) -> None:
+            assert self.maps is not None
+            if os.geteuid() != 0:  # who is nobody special may map one id, if no group can be dropped then
+                _tell(pid, "setgroups", "deny", "forbid setgroups")
+            self.maps.write(pid)
+            if process.oom_score_adj is not None:
+                _tell(pid, "oom_score_adj", str(process.oom_score_adj), f"set process.oomScoreAdj to {process.oom_score_adj}")
+            if offsets:
+                _tell(pid, "timens_offsets", offsets.decode(), "set linux.timeOffsets")
+            os.write(self._release, b"1")
+
+        return ready
+
+
+def _tell(pid: "int | str", file: str, text: str, action: str) -> None:
+    path = f"/proc/{pid}/{file}"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as err:
+        raise SetupFailed(action, err.errno or 0, os.strerror(err.errno or 0), path=path) from err
+
+
+def set_limits(pid: int, process: Process) -> None:
+    """The limits of another process: to raise one takes a right that is the machine's. Raises SetupFailed."""
+    for name, soft, hard in process.limits:
+        if name not in LIMITS:
+            raise RunError(f"unknown limit {name!r}", hint=f"known are {', '.join(LIMITS)}")
+        values = b"".join([min(value, NO_LIMIT).to_bytes(8, "little") for value in (soft, hard)])
+        try:
+            libc("prlimit64", pid, LIMITS.index(name), values, None)
+        except OSError as err:
+            raise SetupFailed(f"set the limit {name} to {soft}:{hard}", err.errno or 0, os.strerror(err.errno or 0)) from err
+
+
+def spawn_among(
+    users: Users, namespaces: "list[tuple[int, int, str]]", process: Process, program: Program, flags: int, group: str
+) -> "tuple[int, Failure | None]":
+    """`spawn` into the user namespace that `users` has open. Only from inside of it can namespaces be made that are its own, and
+    who has entered it cannot go back: so a copy of this process does it, whose child becomes this one's.
+
+    `namespaces` are joined before (see runtime.joining.spawn_in); `group` is the v2 directory to be born in, or empty.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    helper = os.fork()
+    if helper == 0:
+        _serve(writer, users, namespaces, process, program, flags, group)
+    os.close(writer)
+    message = b""
+    while piece := os.read(reader, 65536):
+        message += piece
+    os.close(reader)
+    os.waitpid(helper, 0)
+    said = message.decode("utf-8", "replace").split("\0")
+    if said[0] == "born":
+        return int(said[1]), None
+    if said[0] == "failed":
+        index = int(said[2])
+        return int(said[1]), Failure(program.calls[index] if index >= 0 else None, int(said[3]), [int(each) for each in said[4:]])
+    if said[0] == "error":
+        raise SetupFailed(said[1], int(said[2]), os.strerror(int(said[2])), path=said[3])
+    raise RunError(said[1] if len(said) > 1 else "the helper that joins the user namespace was killed")
+
+
+def _serve(
+    writer: int,
+    users: Users,
+    namespaces: "list[tuple[int, int, str]]",
+    process: Process,
+    program: Program,
+    flags: int,
+    group: str,
+) -> None:
+    try:
+        try:
+            if process.oom_score_adj is not None:
+                _tell("self", "oom_score_adj", str(process.oom_score_adj), f"set process.oomScoreAdj to {process.oom_score_adj}")
+            if group:
+                descriptor = os.open(f"{group}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+                os.write(descriptor, b"0")
+                os.close(descriptor)
+            for namespace, kind, path in [*namespaces, (users.descriptor, linux.CLONE_NEWUSER, users.path)]:
+                try:
+                    linux.setns(namespace, kind)
+                except OSError as err:
+                    raise SetupFailed("join the namespace", err.errno or 0, "", path=path) from err
+            pid, failure = spawn(program, flags | linux.CLONE_PARENT)
+            if failure is None:
+                said = ["born", str(pid)]
+            else:
+                index = program.calls.index(failure.call) if failure.call else -1
+                said = ["failed", str(pid), str(index), str(failure.errno), *map(str, failure.executions)]
+        except SetupFailed as err:
+            said = ["error", err.action, str(err.errno), err.path]
+        except (BoxError, OSError) as err:
+            said = ["refused", str(err)]
+        os.write(writer, "\0".join(said).encode())
+    finally:
+        os._exit(0)
