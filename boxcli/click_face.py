@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem, get_completion_class, shell_c
 from boxcli import failure
 from boxcli import main as front
 from boxcli.table import Argument, Option, Values, Verb
+from store.likeness import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,15 +60,17 @@ def values_of(verb: Verb, argv: Sequence[str], root: str) -> Values:
 
 
 def _explain(wrong: click.UsageError) -> int:
-    message = wrong.format_message().strip().rstrip(".")
+    message, meant = wrong.format_message().strip().rstrip("."), ""
     failing = 0
     path = "box"
     if wrong.ctx is not None:
         path = wrong.ctx.command_path
         failing = getattr(wrong.ctx.command, "failure_status", 0)
-    if message[1:2].islower():
+    if isinstance(wrong, click.NoSuchOption):
+        message, meant = _unknown_option(wrong, path)
+    elif message[1:2].islower():
         message = message[0].lower() + message[1:]
-    hint = getattr(wrong, "hint", "") or f"see '{path} --help'"
+    hint = getattr(wrong, "hint", "") or meant or f"see '{path} --help'"
     failure.say(message if path == "box" else f"{path.removeprefix('box ')}: {message}", hint)
     return failing or WRONG_USAGE
 
@@ -228,12 +231,24 @@ class _Box(click.Group):
 
 
 def _unknown_verb(context: click.Context, word: str) -> click.UsageError:
-    from difflib import get_close_matches
+    from boxcli import elsewhere
 
-    near = get_close_matches(word, front.VERBS, 1)
     wrong = click.UsageError(f"unknown command {word!r}", context)
-    wrong.hint = f"did you mean '{near[0]}'?" if near else "see 'box help'"  # type: ignore[attr-defined]  # read back by _explain
+    near = nearest(word, front.VERBS)
+    hint = elsewhere.COMMANDS.get(word) or (f"did you mean '{near}'?" if near else "see 'box help'")
+    wrong.hint = hint  # type: ignore[attr-defined]  # read back by _explain
     return wrong
+
+
+def _unknown_option(wrong: click.NoSuchOption, path: str) -> tuple[str, str]:
+    """What to say of an option that a command does not have, and what to do instead."""
+    from boxcli import elsewhere
+
+    flag = wrong.option_name
+    flags = [each for parameter in wrong.ctx.command.params for each in parameter.opts] if wrong.ctx is not None else []
+    near = nearest(flag, [each for each in flags if each.startswith("--")]) if flag.startswith("--") else None
+    hint = elsewhere.OPTIONS.get(f"{path.removeprefix('box ')} {flag}") or elsewhere.OPTIONS.get(flag)
+    return f"no such option '{flag}'", hint or (f"did you mean '{near}'?" if near else "")
 
 
 def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

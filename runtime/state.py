@@ -125,10 +125,10 @@ class Containers:
                 f"{name!r} begins the ids of {len(fitting)} containers",
                 hint=f"{', '.join(one.id[:12] for one in fitting[:4])}: add letters",
             )
-        from difflib import get_close_matches
+        from store.likeness import nearest
 
-        near = get_close_matches(name, [one.name for one in everyone], 1)
-        raise ContainerMissing(name, hint=f"did you mean {near[0]!r}?" if near else "'box ps -a' lists them all")
+        near = nearest(name, [one.name for one in everyone])
+        raise ContainerMissing(name, hint=f"did you mean {near!r}?" if near else "'box ps -a' lists them all")
 
     def read(self, identity: str) -> Container | None:
         """The container with this full id, or None where there is none, or not yet."""

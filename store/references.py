@@ -324,13 +324,15 @@ def _name_of(entry: Named) -> str | None:
 
 
 def _missing(text: str, entries: Iterable[Named]) -> ReferenceMissing:
-    import difflib
+    from store.likeness import nearest
 
     names = sorted({entry.name for entry in entries if entry.name is not None})
-    wanted = text if ":" in text.rpartition("/")[2] else f"{text}:{DEFAULT_TAG}"
-    near = difflib.get_close_matches(wanted, names, n=1) or [
-        name for name in names if name.rpartition(":")[0] == wanted.rpartition(":")[0]
-    ]
+    repositories = sorted({name.rpartition(":")[0] for name in names})
+    wanted = text.partition("@")[0]
+    if ":" in wanted.rpartition("/")[2]:
+        wanted = wanted.rpartition(":")[0]
+    meant = wanted if wanted in repositories else nearest(wanted, repositories)
+    near = [name for name in names if name.rpartition(":")[0] == meant]
     if near:
         return ReferenceMissing(text, hint=f"did you mean {near[0]!r}?")
     return ReferenceMissing(
