@@ -51,11 +51,11 @@ def changes(values: Values) -> dict[str, dict[str, Any]]:
     found = further(values)
     memory, cpus, pids = values.one("memory", int), values.one("cpus", float), values.one("pids_limit", int)
     if memory is not None:
-        if memory < LEAST_MEMORY:
+        if 0 < memory < LEAST_MEMORY:
             raise UsageError("a memory limit below 6 MiB lets no program go on", hint="say more, such as --memory 64m")
-        found.setdefault("memory", {})["limit"] = memory
+        found.setdefault("memory", {})["limit"] = memory or -1
     if cpus is not None:
-        found.setdefault("cpu", {}).update(quota=int(cpus * _PERIOD), period=_PERIOD)
+        found.setdefault("cpu", {}).update(quota=int(cpus * _PERIOD) or -1, period=_PERIOD)
     if pids is not None:
         found.setdefault("pids", {})["limit"] = pids
     return found

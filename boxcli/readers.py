@@ -26,8 +26,8 @@ def count(text: str) -> int:
 
 
 def limit(text: str) -> int:
-    """A whole number above zero, or -1 for no limit."""
-    return -1 if text == "-1" else count(text)
+    """A whole number above zero, or -1 or 0 for no limit."""
+    return -1 if text in ("-1", "0") else count(text)
 
 
 def size_or_none(text: str) -> int:
@@ -64,9 +64,9 @@ def size(text: str) -> int:
 
 
 def cpus(text: str) -> float:
-    """A number of processors: 2, 0.5."""
+    """A number of processors: 2, 0.5; 0 for no limit."""
     number = _decimal(text, "a number of processors such as 2 or 0.5")
-    if number < 0.01:
+    if 0 < number < 0.01:
         raise ValueError("it must be at least 0.01")
     return number
 

@@ -18,7 +18,7 @@ from runtime.program import Failure, Program
 from runtime.rootfs import MOUNT_TREE, Rootfs, make_skeleton
 from runtime.spawn import spawn
 from runtime.spec import DEFAULT_PATH, Outcome, Spec
-from runtime.steps import emit_stdio, give
+from runtime.steps import ENTER, emit_stdio, give
 from runtime.user_namespace import NoUserNamespace, UserNamespace, open_namespace
 from runtime.users import resolve
 from store.erofs_mount import root_of
@@ -340,6 +340,9 @@ def error_of(failure: Failure, command: Command, look: "Look") -> BoxError:
 
         return not_executed(command, failure, look)
     call = failure.call
+    if call.action == ENTER and failure.errno in (2, 20):  # ENOENT, ENOTDIR
+        missing = f"there is no directory {call.path} in the container"
+        return SetupFailed(call.action, failure.errno, "", path=call.path, message=missing, hint="name another with --workdir")
     return SetupFailed(call.action, failure.errno, os.strerror(failure.errno), path=call.path)
 
 

@@ -43,6 +43,7 @@ from store.syscalls import (
 MOUNT_TREE = "mount the image's tree"
 _STRICTLY = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 _STRICT = MS_NOSUID | MS_NODEV | MS_NOEXEC
+_OWN = "find the directories of the container's own file systems"
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _S_IFCHR = 0o020000
 
@@ -97,7 +98,7 @@ class Rootfs:
                 mount_overlay(lowers, spec.upper, spec.work, volatile=True, attributes=attributes, mapping=self._mapping)
             )
             for name in ("proc", "dev", "sys"):
-                action = "find the image's directory"
+                action = _OWN
                 os.close(openat2(self.tree, name, os.O_PATH | os.O_DIRECTORY, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS))
             action = "make /dev"
             self._make_dev()
@@ -118,10 +119,16 @@ class Rootfs:
                 os.close(self._find(spec.cwd, directory=True))
         except OSError as err:
             self.close()
-            hint = ""
+            hint = message = ""
             if err.errno in (20, 40):  # ENOTDIR, ELOOP
-                hint = "the image has something else than a directory there"
-            raise SetupFailed(action, err.errno or 0, err.strerror or "", path=str(err.filename or ""), hint=hint) from err
+                message = f"{action}: /{err.filename} is no directory in the image"
+                hint = (
+                    "name one, or a place where nothing is yet"
+                    if action != _OWN
+                    else "an image needs its own /proc, /dev and /sys"
+                )
+            path = str(err.filename or "")
+            raise SetupFailed(action, err.errno or 0, err.strerror or "", path=path, hint=hint, message=message) from err
         except BaseException:
             self.close()
             raise
@@ -290,6 +297,11 @@ class Rootfs:
                 hint="/, /proc, /sys and /dev are the container's own; choose another",
             )
         target = self._keep(self._find(wanted.target, directory=directory))
+        if not directory and os.fstat(target).st_mode & 0o170000 == 0o040000:
+            raise RunError(
+                f"{wanted}: {wanted.target} is a directory, and what is to be shown there is none",
+                hint="name a file in it, or a directory of this machine",
+            )
         self._attached.append((source, target, wanted.target))
         self._covered.append((parts, source))
 

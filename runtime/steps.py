@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from runtime.id_maps import IdMaps
     from runtime.users import User
 
+ENTER = "change to the working directory"
 _UNCHANGEABLE = (SIGKILL, 19)
 _OF_LIBC = (32, 33)  # libc says nothing of these, and a caller may have had them ignored
 _SIG_DFL = bytes(32)  # struct kernel_sigaction: SIG_DFL, no flags, no mask
@@ -81,6 +82,5 @@ def give(stdio: tuple[int, int, int], user: "User", maps: "IdMaps | None", *, te
 def emit_working_directory(program: Program, cwd: str) -> None:
     """Into `cwd`: not through the caller's own descriptors, if one of them is a directory, for "magic" links are not followed
     at all."""
-    action = "change to the working directory"
-    directory = program.call("openat2", AT_FDCWD, text(cwd), _ENTERING, len(_ENTERING), action=action, path=cwd)
-    program.call("fchdir", directory, action=action, path=cwd)
+    directory = program.call("openat2", AT_FDCWD, text(cwd), _ENTERING, len(_ENTERING), action=ENTER, path=cwd)
+    program.call("fchdir", directory, action=ENTER, path=cwd)

@@ -142,11 +142,12 @@ class ContainerMissing(RunError):
 
 
 class SetupFailed(RunError):
-    """A step of a container's set-up failed: `action` is the call as it was made, `errno` its answer."""
+    """A step of a container's set-up failed: `action` is the call as it was made, `errno` its answer. `message` says it better
+    where it is known what it means."""
 
-    def __init__(self, action: str, errno: int, reason: str, *, path: str = "", hint: str = "") -> None:
+    def __init__(self, action: str, errno: int, reason: str, *, path: str = "", hint: str = "", message: str = "") -> None:
         at = f" at {path}" if path else ""
-        super().__init__(f"{action}{at}: {reason}", hint=hint)
+        super().__init__(message or f"{action}{at}: {reason}", hint=hint)
         self.action = action
         self.errno = errno
         self.path = path

@@ -42,7 +42,11 @@ VERB = Verb(
     Option("-w", "--workdir", metavar="DIR", read=readers.directory, about="The directory to start in."),
     Option("-u", "--user", metavar="USER[:GROUP]", about="Run as this user, by name or number."),
     Option(
-        "--network", metavar="none|host", read=readers.network, about="Only loopback, which is the default, or this machine's."
+        "--net",
+        "--network",
+        metavar="none|host",
+        read=readers.network,
+        about="Only loopback, which is the default, or this machine's.",
     ),
     Option(
         "--userns",
@@ -61,7 +65,7 @@ VERB = Verb(
     Option("-m", "--memory", metavar="SIZE", read=readers.size, about="Limit the memory, such as 64m or 1GiB."),
     Option("--memory-reservation", metavar="SIZE", read=readers.size, about="Memory that is left to it when others want some."),
     Option("--memory-swap", metavar="SIZE", read=readers.size_or_none, about="Limit memory and swap together; -1: no limit."),
-    Option("--cpus", metavar="N", read=readers.cpus, about="Limit the processor time, such as 0.5."),
+    Option("--cpus", metavar="N", read=readers.cpus, about="Limit the processor time, such as 0.5 (0: no limit)."),
     Option("-c", "--cpu-shares", metavar="N", read=readers.count, about="Its share where processors are scarce (else 1024)."),
     Option("--cpuset-cpus", metavar="LIST", read=readers.processors, about="Run on these processors only, such as 0-3,7."),
     Option("--cpuset-mems", metavar="LIST", read=readers.processors, about="Take memory of these nodes only."),
@@ -214,10 +218,11 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.id_maps = _id_maps(values)
     spec.read_only = values.flag("read_only")
     spec.mounts = [*values.all("tmpfs", Tmpfs), *map(_existing, values.all("volume", Bind))]
-    spec.memory = values.one("memory", int)
+    _check_distinct(spec.mounts)
+    spec.memory = values.one("memory", int) or None
     if spec.memory is not None and spec.memory < LEAST_MEMORY:
         raise UsageError("a memory limit below 6 MiB lets no program start", hint="say more, such as --memory 64m")
-    spec.cpus = values.one("cpus", float)
+    spec.cpus = values.one("cpus", float) or None
     if not _FURTHER_LIMITS.isdisjoint(values.given):
         from boxcli.limits import for_new
 
@@ -232,7 +237,8 @@ def specification(values: Values, image: "Prepared") -> Spec:
     if values.flag("pidfile"):
         spec.pid_file = _absolute(values.text("pidfile"))
     spec.stop_signal = values.one("stop_signal", int) or _stop_signal(image.stop_signal) or spec.stop_signal
-    added, dropped = values.all("cap_add", str), values.all("cap_drop", str)
+    added = [name for text in values.all("cap_add", str) for name in text.split(",")]
+    dropped = [name for text in values.all("cap_drop", str) for name in text.split(",")]
     if added or dropped:
         from runtime.capabilities import RUN_DEFAULT, adjust, permitted
 
@@ -299,8 +305,19 @@ def _absolute(path: str) -> str:
 def _existing(bind: Bind) -> Bind:
     source = _absolute(bind.source)
     if not exists(source):
-        raise UsageError(f"there is no {source} to show at {bind.target}")
+        raise UsageError(
+            f"there is no {source} to show at {bind.target}", hint="box does not make it, since a typing error would go unnoticed"
+        )
     return Bind(source, bind.target, bind.read_only)
+
+
+def _check_distinct(mounts: list[Bind | Tmpfs]) -> None:
+    seen: set[str] = set()
+    for mount in mounts:
+        target = mount.target.rstrip("/")
+        if target in seen:
+            raise UsageError(f"two mounts at {target}", hint="of two, the upper hides the lower: leave one of them out")
+        seen.add(target)
 
 
 def _stop_signal(text: str) -> int:

@@ -3,8 +3,9 @@
 import pytest
 
 from boxfile import parse, render
-from boxfile.likeness import distance, nearest, quoted
+from boxfile.likeness import nearest, quoted
 from store.errors import BoxfileError
+from store.likeness import distance
 
 
 def error(**changes: object) -> BoxfileError:

@@ -30,11 +30,12 @@ def test_what_only_errors_schemas_and_printing_need_is_not_loaded_by_a_good_boxf
     assert not loaded & {"boxfile.syntax", "boxfile.schema", "boxfile.printer"}
 
 
-def test_the_package_knows_only_the_errors_of_the_store_and_its_records() -> None:
+def test_the_package_knows_of_the_store_only_errors_records_and_what_a_slip_is() -> None:
     loaded = modules_after("import boxfile, boxfile.syntax, boxfile.printer")
     assert {name for name in loaded if name.split(".")[0] in ("store", "builder", "runtime", "boxcli")} == {
         "store",
         "store.errors",
+        "store.likeness",
         "store.record",
     }
 

@@ -186,7 +186,7 @@ class TestRun:
         assert os.listdir(f"{os.environ['BOX_ROOT']}/containers") == []
 
     @pytest.mark.parametrize("argv", [
-        ["--cpuset-cpus", "3-1"], ["--cpuset-cpus", "a"], ["--cpuset-mems", ""], ["--cpu-shares", "0"], ["--pids-limit", "0"],
+        ["--cpuset-cpus", "3-1"], ["--cpuset-cpus", "a"], ["--cpuset-mems", ""], ["--cpu-shares", "0"], ["--pids-limit", "-2"],
         ["--pids-limit", "-2"], ["--memory-swap", "-2"],
     ])  # fmt: skip
     def test_nonsense_is_refused(self, argv: list[str]) -> None:

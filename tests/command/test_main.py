@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from boxcli import failure, main
+from boxcli import elsewhere, failure, main
 from store import errors
 from tests.command.installed import BOX, Box
 
@@ -60,6 +60,16 @@ def test_box_runtime_names_a_command_that_it_does_not_know() -> None:
         (["--nonesuch"], 2, "no such option", "see 'box --help'"),
         (["--root"], 2, "--root", "see 'box --help'"),
         (["ps", "--nonesuch"], 2, "ps: no such option", "see 'box ps --help'"),
+        (["pause1"], 2, "unknown command 'pause1'", "did you mean 'pause'?"),
+        (["pull", "x"], 2, "unknown command 'pull'", "registries are not supported yet: skopeo copy"),
+        (["image", "ls"], 2, "unknown command 'image'", "images have commands of their own"),
+        (["sniff"], 2, "unknown command 'sniff'", "see 'box help'"),
+        (["run", "-p", "80:80", "img"], 125, "run: no such option '-p'", "ports are not published yet"),
+        (["run", "--publish", "80:80", "img"], 125, "run: no such option '--publish'", "ports are not published yet"),
+        (["run", "--privileged", "img"], 125, "run: no such option '--privileged'", "name what it needs: --cap-add"),
+        (["build", "--build-arg", "a=b"], 2, "build: no such option '--build-arg'", "it is --arg NAME=VALUE"),
+        (["run", "--memroy", "1g", "img"], 125, "run: no such option '--memroy'", "did you mean '--memory'?"),
+        (["run", "--zzz", "img"], 125, "run: no such option '--zzz'", "see 'box run --help'"),
         (["tag", "one"], 2, "tag: missing argument 'NAME'", "see 'box tag --help'"),
         (["run", "--memory", "lots", "img"], 125, "'lots' is not a size such as 64m or 1GiB", "see 'box run --help'"),
         (["exec"], 125, "exec: missing argument 'CONTAINER'", "see 'box exec --help'"),
@@ -202,3 +212,11 @@ class TestReport:
     def test_the_exit_status_follows_the_table(self, error: BaseException, plain: int, run: int) -> None:
         assert failure.report(error) == plain
         assert failure.report(error, 125) == run
+
+
+def test_what_is_told_of_other_tools_is_told_of_nothing_that_box_has() -> None:
+    assert not set(elsewhere.COMMANDS) & {*main.VERBS, "help"}
+    for key in elsewhere.OPTIONS:
+        verb, _, flag = key.rpartition(" ")
+        for name in [verb] if verb else ["run", "build"]:
+            assert flag not in main.load(name).VERB.by_flag, key

@@ -20,6 +20,9 @@ from boxcli import readers
         (readers.size, "1t", 1 << 40),
         (readers.cpus, "0.5", 0.5),
         (readers.cpus, "2", 2.0),
+        (readers.cpus, "0", 0.0),
+        (readers.limit, "0", -1),
+        (readers.limit, "-1", -1),
         (readers.cpus, ".25", 0.25),
         (readers.seconds, "0", 0.0),
         (readers.seconds, "0.5", 0.5),
@@ -48,7 +51,7 @@ def test_a_text_has_its_value(read: Callable[[str], object], text: str, value: o
     ("read", "text"),
     [
         *((readers.size, text) for text in ("", "k", "m1", "1x", "-1", "1..2", "1.", ".5g", "1ib", "٣m", "1e3", "9" * 30, "1kk")),
-        *((readers.cpus, text) for text in ("", ".", "0", "-1", "1.", "nan", "inf", "1e3", "0.001")),
+        *((readers.cpus, text) for text in ("", ".", "-1", "1.", "nan", "inf", "1e3", "0.001")),
         *((readers.seconds, text) for text in ("", "-1", "1s", "nan", "x")),
         *((readers.count, text) for text in ("", "0", "-1", "+1", "1.0", " 1", "1" * 30)),
         *((readers.name, text) for text in ("", "-x", ".x", "a/b", "a b", "a\n", "é", "x" * 129)),

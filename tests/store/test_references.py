@@ -169,3 +169,21 @@ def test_the_index_does_not_depend_on_the_order_of_things(tmp_path: Path) -> Non
             put_image(store, name, {name: b"x"})
         made.append(Path(store.root, "index.json").read_bytes())
     assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("hallo", "did you mean 'hello:latest'?"),
+        ("hello:2", "did you mean 'hello:latest'?"),
+        ("sh", "`box images` lists what there is"),
+        ("latest", "`box images` lists what there is"),
+        ("other", "`box images` lists what there is"),
+    ],
+)
+def test_a_tag_makes_no_name_likely(root: str, typed: str, hint: str) -> None:
+    store = Store.open(root)
+    put_image(store, "hello", {"a": b"1"})
+    with pytest.raises(ReferenceMissing) as caught:
+        store.references.resolve(typed)
+    assert caught.value.hint == hint
