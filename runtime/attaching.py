@@ -1,5 +1,5 @@
-"""Being attached to a container in the background: the caller's terminal, or descriptors, on one side; its keeper's socket
-(runtime.keeper) on the other. Not on the hot path.
+"""Being attached to a container in the background: the caller's terminal, or descriptors, on one side; the monitor's socket
+(runtime.clients) on the other. Not on the hot path.
 """
 
 import os
@@ -8,9 +8,9 @@ from _signal import signal as set_handler
 from _socket import AF_UNIX, SOCK_SEQPACKET, socket, socketpair
 
 from runtime.attach import write_all
+from runtime.clients import END, ERRORS, EXIT, INPUT, JOIN, LEAVE, OUTPUT, SIGNAL, SIZE, TAKEN, socket_path
 from runtime.container import ASKING, FORWARDED, PATIENCE
 from runtime.journal import Journal
-from runtime.keeper import END, ERRORS, EXIT, INPUT, JOIN, LEAVE, OUTPUT, SIGNAL, SIZE, SOCKET, TAKEN
 from runtime.linux import SIGKILL
 from runtime.spec import Outcome, Spec
 from runtime.state import Container
@@ -100,7 +100,7 @@ def connect(container: Container) -> socket:
         raise RunError(f"container {container.name} has just been removed") from err
     connection = socket(AF_UNIX, SOCK_SEQPACKET)
     try:
-        connection.connect(f"/proc/self/fd/{directory}/{SOCKET}")
+        connection.connect(socket_path(directory))
     except OSError as err:
         connection.close()
         raise RunError(
@@ -113,7 +113,7 @@ def connect(container: Container) -> socket:
 
 
 class Attachment:
-    """Copies between the caller's descriptors (-1 for none) and a container's keeper, until the end or the detach keys."""
+    """Copies between the caller's descriptors (-1 for none) and a container's monitor, until the end or the detach keys."""
 
     def __init__(self, connection: socket, terminal: bool, stdin: int, stdout: int, stderr: int, detach_keys: bytes) -> None:
         self.connection = connection
@@ -126,7 +126,7 @@ class Attachment:
         self.asked = 0
 
     def say(self, message: bytes) -> None:
-        """Send a message: a keeper is always ready to read."""
+        """Send a message: the monitor is always ready to read."""
         try:
             self.connection.send(message)
         except OSError:  # it has ended, which reading will tell
@@ -162,7 +162,7 @@ class Attachment:
                 return
 
     def follow(self) -> Outcome | None:
-        """Copy to the end; None when the user has detached. Raises RunError when the keeper was killed."""
+        """Copy to the end; None when the user has detached. Raises RunError when the monitor was killed."""
         raw = None
         if self.terminal and self.stdin >= 0:
             from runtime.terminal import Raw
@@ -187,7 +187,10 @@ class Attachment:
                 except OSError:
                     message = b""
                 if not message:
-                    raise RunError("the process that looked after the container was killed", hint="'box ps -a' says how it ended")
+                    raise RunError(
+                        "the process that looks after containers was killed",
+                        hint="the container may still run: 'box attach' goes on",
+                    )
                 if message[:1] == EXIT:
                     return ended(message[1], bool(message[2]), "" if self.asked else message[3:].decode("utf-8", "replace"))
                 if message[:1] == TAKEN:

@@ -1,21 +1,24 @@
-"""Containers in the background: a process of their own looks after each, with no terminal and no open file of its starter."""
+"""Containers in the background: each is given a keeper here, and the store's monitor (runtime.monitor) looks after it."""
 
 import os
-from _signal import SIG_DFL
+from _signal import SIG_BLOCK, SIG_DFL, pthread_sigmask, sigwait
 from _signal import signal as set_handler  # the signal module would import enum
+from _socket import AF_UNIX, SOCK_STREAM, socket, socketpair
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 
-from runtime import linux
-from runtime.container import FORWARDED, prepare
+from runtime import linux, stubs
+from runtime.container import FORWARDED, Process, launch, prepare
 from runtime.journal import Journal
-from runtime.keeper import Client, Keeper
+from runtime.monitoring import born, connect, hand_over, reach, start
 from runtime.spec import Spec
+from runtime.streams import Streams
 from store.errors import BoxError, RunError
 
-SIGWINCH = 28
+SIGCHLD, SIGWINCH = 17, 28
+_LEAST = 16  # above all that a keeper holds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from _socket import socket
     from typing import NoReturn
 
 
@@ -24,16 +27,16 @@ def run_detached(spec: Spec) -> None:
     detach(spec, prepare(spec))
 
 
-def detach(spec: Spec, journal: Journal, client: "socket | None" = None, *, lifeline: bool = False) -> None:
-    """Start the container that `journal` is of, looked after by another process, and return once its program runs.
+def detach(spec: Spec, journal: Journal, client: socket | None = None, *, lifeline: bool = False) -> None:
+    """Start the container that `journal` is of, looked after by the monitor, and return once its program runs.
 
-    The other end of `client` is attached from the start, and with `lifeline` the container's life hangs on it (runtime.keeper);
+    The other end of `client` is attached from the start, and with `lifeline` the container's life hangs on it (runtime.clients);
     here it is closed. Raises what `container.run` would; what `journal` had is then all that is left.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _look_after(spec, journal, writer, client, lifeline)
+        _start_and_keep(spec, journal, writer, client, lifeline)
     os.close(writer)
     journal.close()  # the lock is shared with the child, and stays with it
     if client is not None:
@@ -51,8 +54,8 @@ def detach(spec: Spec, journal: Journal, client: "socket | None" = None, *, life
         raise error
 
 
-def _look_after(spec: Spec, journal: Journal, messages: int, client: "socket | None", lifeline: bool) -> None:
-    """In the child: leave the starter's session, start the container, stay until it has ended. Never returns."""
+def _start_and_keep(spec: Spec, journal: Journal, messages: int, client: socket | None, lifeline: bool) -> None:
+    """In the child: leave the starter's session, start the container, hand it over and be its keeper. Never returns."""
     try:
         os.setsid()
         if os.fork():
@@ -67,23 +70,93 @@ def _look_after(spec: Spec, journal: Journal, messages: int, client: "socket | N
             first = kept + 1
         linux.close_from(first)
         os.chdir("/")
-        for number in (*FORWARDED, SIGWINCH):  # the starter may have had something done at these
+        for number in (*FORWARDED, SIGCHLD, SIGWINCH):  # the starter may have had something done at these
             set_handler(number, SIG_DFL)
+        pthread_sigmask(SIG_BLOCK, (SIGCHLD, stubs.CLOSE_INPUT))  # which the keeper waits for
+        messages = _aside(messages)
+        theirs = _aside(client.detach()) if client is not None else -1
+        streams = Streams(terminal=spec.terminal)
         try:
-            keeper = Keeper(spec, journal, Client(client, first=True, lifeline=lifeline) if client is not None else None)
-            keeper.start()
+            monitor = connect(spec.root)
+            if monitor is None:
+                start(spec.root)  # meanwhile
+            process = launch(spec, journal, streams.ends(interactive=spec.interactive))
         except BoxError as err:
-            _tell(messages, err.exit_status, err.message, err.hint)
-        except Exception as err:  # a full disk, or a bug: whoever started it says so
+            _tell(messages, err)
+        except Exception as err:
             journal.abandon()
-            _tell(messages, RunError.exit_status, f"{type(err).__name__}: {err}", "")
+            _tell(messages, err)
+        try:
+            _hand_over(process, streams, monitor, theirs, lifeline)
+        except Exception as err:  # a full disk, or a bug: whoever started it says so
+            process.abandon()
+            _tell(messages, err)
         os.write(messages, b"ok")
         os.close(messages)
-        keeper.keep()
+        _become_keeper(spec.id)
+        _keep(process.pid)
     finally:
         os._exit(0)
 
 
-def _tell(messages: int, status: int, message: str, hint: str) -> "NoReturn":
-    os.write(messages, f"{status}\0{message}\0{hint}".encode("utf-8", "surrogateescape"))
+def _hand_over(process: Process, streams: Streams, monitor: socket | None, client: int, lifeline: bool) -> None:
+    """Put all that is open of the container in a keeper's places, and give it to the monitor too."""
+    spec, journal = process.spec, process.journal
+    streams.begin(process.master)
+    writer, status = (end.detach() for end in socketpair(AF_UNIX, SOCK_STREAM))
+    held = {stubs.DIRECTORY: journal.fd, stubs.STATUS_WRITER: writer, stubs.STATUS: status, **streams.held()}
+    link = _aside(monitor.detach()) if monitor is not None else -1
+    for number, fd in {number: _aside(fd) for number, fd in held.items()}.items():
+        os.dup2(fd, number)
+        os.close(fd)
+    journal.fd = stubs.DIRECTORY
+    if spec.removed:
+        journal.trim()
+    pid = os.getpid()
+    journal.kept_by(pid, born(pid))
+    given = [number for number in held if number != stubs.STATUS_WRITER]
+    message = f"{spec.id} {pid} {','.join(map(str, given))} {'lifeline' if lifeline else 'free'}"
+    connection = socket(fileno=link) if link >= 0 else reach(spec.root, starting=True)
+    hand_over(spec.root, connection, message, [*given, *([client] if client >= 0 else [])])
+    if client >= 0:
+        os.close(client)
+
+
+def _aside(fd: int) -> int:
+    """The same descriptor, above all that a keeper holds."""
+    moved = fcntl(fd, F_DUPFD_CLOEXEC, _LEAST)
+    os.close(fd)
+    return moved
+
+
+def _become_keeper(identity: str) -> None:
+    """Execute the keeper, where that is possible: kilobytes in place of megabytes."""
+    if not stubs.available():
+        return
+    from runtime.waiting import sealed
+
+    try:
+        os.execve(sealed(stubs.keeper(), _LEAST), [stubs.KEEPER_NAME, identity], {})
+    except OSError:  # no memory for it, or a policy forbids it
+        return
+
+
+def _keep(pid: int) -> None:
+    """Do in this interpreter what a keeper does."""
+    while True:
+        if sigwait((SIGCHLD, stubs.CLOSE_INPUT)) == stubs.CLOSE_INPUT:
+            os.close(stubs.INPUT)
+        elif pid:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                pid = 0
+                os.write(stubs.STATUS_WRITER, status.to_bytes(4, "little"))
+
+
+def _tell(messages: int, error: Exception) -> "NoReturn":
+    if isinstance(error, BoxError):
+        status, text, hint = error.exit_status, error.message, error.hint
+    else:
+        status, text, hint = RunError.exit_status, f"{type(error).__name__}: {error}", ""
+    os.write(messages, f"{status}\0{text}\0{hint}".encode("utf-8", "surrogateescape"))
     os._exit(1)

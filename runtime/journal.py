@@ -123,6 +123,10 @@ class Journal:
         if self.woken:
             os.unlink(self.path + "/before")
 
+    def kept_by(self, pid: int, born: int) -> None:
+        """Record the keeper that holds what is open of the running container, and when it was born, in the kernel's ticks."""
+        self._append({"keeper": pid, "keeper_born": born})
+
     def ended(self, status: int, signal: int | None, when: float, oom: bool, error: str = "", *, reason: str = "") -> None:
         """Record the end: from here on nothing of the container is left but its directory."""
         self._write_end({"status": status, "signal": signal, "finished": when, "oom": oom, "error": error, "reason": reason})
@@ -164,13 +168,27 @@ class Journal:
         except OSError:
             return  # `remove` takes away whatever there is
 
-    def _remove_directory(self) -> None:
-        """Most containers change no file: what they leave is known, and gone in five calls."""
+    def remove_quickly(self) -> bool:
+        """Do what `remove` does but for letting go, if that takes few calls; False when `remove` is still to be called."""
+        if self._named:
+            root, _, identity = self.path.rpartition("/containers/")
+            release_name(root, identity)
         try:
-            os.unlink("journal", dir_fd=self.fd)
-            for known in _OF_OVERLAY:
-                os.rmdir(known, dir_fd=self.fd)
-            os.rmdir(self.path)
+            self._remove_known()
+        except OSError:
+            return False
+        return True
+
+    def _remove_known(self) -> None:
+        """Most containers change no file: what they leave is known, and gone in five calls."""
+        os.unlink("journal", dir_fd=self.fd)
+        for known in _OF_OVERLAY:
+            os.rmdir(known, dir_fd=self.fd)
+        os.rmdir(self.path)
+
+    def _remove_directory(self) -> None:
+        try:
+            self._remove_known()
         except OSError:
             from store.trees import delete_tree
 
@@ -188,6 +206,10 @@ class Journal:
 
 def reap(root: str) -> None:
     """Clear up after every process of box that was killed while it looked after a container, or made something."""
+    if monitor_died(root):
+        from runtime.monitoring import revive
+
+        revive(root)
     try:
         identities = os.listdir(root + "/containers")
     except FileNotFoundError:
@@ -206,6 +228,24 @@ def reap(root: str) -> None:
 
         bury(journal, identity)
     _reap_drafts(root + "/drafts")
+
+
+def monitor_died(root: str) -> bool:
+    """Whether the monitor of the store (runtime.monitor) was killed: it takes its socket with it when it leaves, and holds a lock
+    while it lives."""
+    if not exists(root + "/monitor/socket"):
+        return False
+    try:
+        fd = os.open(root + "/monitor/lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        flock(fd, LOCK_SH | LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return exists(root + "/monitor/socket")  # it may have left just now
 
 
 def _reap_drafts(directory: str) -> None:

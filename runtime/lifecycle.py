@@ -5,12 +5,12 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fcntl import LOCK_SH, flock
 
 from runtime import linux
 from runtime.cgroups import Cgroup
+from runtime.clients import EXIT
 from runtime.container import complete_environment, prepare, renew_work, require_root
-from runtime.journal import RENAMED, Journal, amend, claim_name, mark, release_name
+from runtime.journal import RENAMED, Journal, amend, claim_name, looked_after, mark, monitor_died, reap, release_name
 from runtime.spec import Spec
 from runtime.state import Container, Containers
 from store.errors import ContainerMissing, RunError
@@ -236,11 +236,22 @@ def _check_not_mounted(container: Container) -> None:
 
 def wait_released(container: Container) -> None:
     """Return when no process looks after the container any more: it has ended, or that process was killed."""
-    try:
-        fd = os.open(container.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        flock(fd, LOCK_SH)  # held exclusively by whoever looks after it
-    finally:
-        os.close(fd)
+    from runtime.attaching import connect
+
+    pause = 0.001
+    while looked_after(container.path):
+        if monitor_died(container.root):
+            reap(container.root)
+        try:
+            connection = connect(container)
+        except RunError:  # it runs in the foreground, or is about to be released
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.02)
+            continue
+        try:
+            while connection.recv(1 << 17)[:1] not in (EXIT, b""):
+                pass
+        except OSError:
+            pass
+        finally:
+            connection.close()

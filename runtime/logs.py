@@ -8,6 +8,8 @@ place of `F` marks a piece whose line goes on in the next entry of its stream. I
 import os
 import time
 
+from store.syscalls import exists
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +25,11 @@ class LogWriter:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._pending: dict[str, bytes] = {}
+
+    @staticmethod
+    def files(path: str) -> "list[str]":
+        """The files that there are of the log at `path`."""
+        return [path] if exists(path) else []
 
     def feed(self, stream: str, data: bytes) -> None:
         """Take in what came on `stream`."""
@@ -77,12 +84,13 @@ def read(path: str, *, tail: int | None = None) -> "Iterator[Entry]":
 
 def follow(path: str, *, tail: int | None = None) -> "Iterator[Entry]":
     """The same, and then what is added, until nobody looks after the container any more and all has been read."""
-    from runtime.journal import looked_after
+    from runtime.journal import looked_after, monitor_died, reap
 
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
+    root = path.rpartition("/containers/")[0]
     with open(fd, "rb") as file:  # it can be read to its end though the container be removed meanwhile
         lines = file.readlines()
         rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
@@ -92,6 +100,8 @@ def follow(path: str, *, tail: int | None = None) -> "Iterator[Entry]":
         while not over:
             time.sleep(0.05)
             over = not looked_after(os.path.dirname(path))
+            if not over and monitor_died(root):
+                reap(root)
             *lines, rest = (rest + file.read()).split(b"\n")
             for line in lines:
                 yield Entry(line)

@@ -6,6 +6,7 @@ import glob
 import inspect
 import json
 import os
+import signal
 import tempfile
 import textwrap
 import time
@@ -19,6 +20,7 @@ import boxfile
 from builder.build import build
 from runtime import container, lifecycle
 from runtime.detached import run_detached
+from runtime.journal import monitor_died
 from runtime.spec import Outcome, Spec
 from runtime.state import Container, Containers
 from store.layout import Store
@@ -183,6 +185,26 @@ def parents() -> dict[int, int]:
             except (FileNotFoundError, ProcessLookupError):
                 continue
     return found
+
+
+def monitors(site: Site) -> list[int]:
+    """The pids of those that hold the lock of the store's monitor."""
+    lock = os.stat(f"{site.root}/monitor/lock").st_ino
+    found = []
+    with open("/proc/locks") as file:
+        for line in file:
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5].endswith(f":{lock}"):
+                found.append(int(fields[4]))
+    return found
+
+
+def kill_monitor(site: Site) -> None:
+    """As a user or the kernel may at any moment."""
+    (pid,) = monitors(site)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: pid not in monitors(site))
+    assert monitor_died(site.root)
 
 
 def until(condition: Callable[[], Any], patience: float = 20.0) -> Any:

@@ -18,7 +18,7 @@ import pytest
 from runtime import lifecycle
 from runtime.journal import looked_after
 from tests.command.installed import BOX
-from tests.containers import IMAGE, Site, Traces, children, parents, reap_orphans, until
+from tests.containers import IMAGE, Site, Traces, children, kill_monitor, parents, reap_orphans, until
 
 pytestmark = pytest.mark.needs("root", "overlay", "cgroup", "strace")
 
@@ -268,7 +268,9 @@ def test_a_removal_killed_at_a_call_can_be_repeated(site: Site, traces: Traces, 
 def test_clearing_up_killed_at_a_call_is_done_by_the_next(site: Site, traces: Traces, tmp_path: Path) -> None:
     def orphan() -> None:
         one = site.start("sleep", "1000", name="old")
-        os.kill(parents()[one.pid], signal.SIGKILL)
+        keeper = parents()[one.pid]
+        kill_monitor(site)
+        os.kill(keeper, signal.SIGKILL)
         until(lambda: not looked_after(one.path))
 
     orphan()
