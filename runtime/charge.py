@@ -158,12 +158,8 @@ class Charge:
         if outcome.status and not outcome.oom:
             outcome.oom = group.oom_kills() > 0
             outcome.pids_refused = group.pids_refused()
-        for pid in group.processes():
-            try:
-                os.kill(pid, linux.SIGKILL)
-            except ProcessLookupError:
-                continue
         try:
+            group.kill(0)
             group.delete(0)
         except BoxError:
             if time.monotonic() < self._until:
@@ -346,7 +342,10 @@ class Charge:
     def _gone(self, client: Client) -> None:
         self._drop(client)
         if client.lifeline:
-            self.signal(linux.SIGKILL)
+            try:
+                Cgroup(self.id).kill(0)  # paused or not
+            except BoxError:  # some are not gone yet
+                pass
 
     def _obey(self, client: Client, kind: bytes, data: bytes) -> None:
         if kind == JOIN:
