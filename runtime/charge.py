@@ -47,21 +47,26 @@ _LAST_PIECES = 64  # read after its end: more than a pipe holds; somebody outsid
 _MOST_CLIENTS = 64
 _PATIENCE = 5.0  # for what is killed to be gone
 _TIOCSWINSZ = 0x5414
+_BY_SIGNAL, _SIGSYS = 128, 31
+_UNSAID = "does not say for which call"
+_REASON = 4096  # bytes of one at most, which a pipe always takes
 _GONE = select.EPOLLHUP | select.EPOLLERR
 
 
 class Charge:
-    """A container, from the moment at which its keeper handed it over. `held` are the keeper's descriptors, by its numbers; they
-    are this object's."""
+    """A container, from the moment at which it was handed over. `held` are the descriptors of its keeper (a pid), by its numbers;
+    they are this object's."""
 
     def __init__(
         self, monitor: "Monitor", journal: Journal, record: "Mapping[str, Any]", keeper: int, held: "Mapping[int, int]"
     ) -> None:
         self.monitor = monitor
         self.journal = journal
+        self.record = record
         self.id: str = record["id"]
         self.removed = bool(record["removed"])
-        self.keeper = keeper  # its pidfd
+        self.keeper_pid = keeper
+        self.keeper = linux.pidfd_open(keeper)
         self.status = socket(fileno=held[stubs.STATUS])
         self.streams = Streams.of(held, terminal=bool(record["terminal"]), interactive=bool(record["interactive"]))
         self.first_process = -1
@@ -123,6 +128,36 @@ class Charge:
                     break
         self._close_streams()
         self._close_log()  # it is whole before the container counts as ended
+        self._explain()
+
+    def _explain(self) -> None:
+        """Find out why it ended badly, where that can be known; in another process, since the kernel's log may let it wait."""
+        outcome = self.outcome
+        if outcome is not None and outcome.status:
+            group = Cgroup(self.id)
+            outcome.oom = group.oom_kills() > 0
+            outcome.pids_refused = group.pids_refused()
+            if outcome.oom or outcome.pids_refused or outcome.status > _BY_SIGNAL or self.record.get("log_refusals"):
+                reader, writer = os.pipe2(os.O_CLOEXEC)
+
+                def done(status: int) -> None:
+                    os.set_blocking(reader, False)
+                    try:
+                        outcome.reason = os.read(reader, _REASON).decode()
+                    except BlockingIOError:
+                        pass  # the child was killed
+                    finally:
+                        os.close(reader)
+                    self._end()
+
+                try:
+                    self.monitor.task(lambda: os.write(writer, _cause(self.record, outcome, group)), done, (writer,), self)
+                finally:
+                    os.close(writer)
+                return
+        self._end()
+
+    def _end(self) -> None:
         self._until = time.monotonic() + _PATIENCE
         self._bury()
 
@@ -137,8 +172,7 @@ class Charge:
         self.signal(linux.SIGKILL)
         self._close_streams()
         self._close_log()
-        self._until = time.monotonic() + _PATIENCE
-        self._bury()
+        self._end()
 
     def _give_up(self) -> None:
         """Let go of all as it is: the next command clears up."""
@@ -153,11 +187,6 @@ class Charge:
     def _bury(self) -> None:
         """Remove the control groups, when nothing runs in them any more, and write down how it ended."""
         group = Cgroup(self.id)
-        outcome = self.outcome or Outcome(linux.SIGKILL)
-        self.outcome = outcome
-        if outcome.status and not outcome.oom:
-            outcome.oom = group.oom_kills() > 0
-            outcome.pids_refused = group.pids_refused()
         try:
             group.kill(0)
             group.delete(0)
@@ -165,11 +194,13 @@ class Charge:
             if time.monotonic() < self._until:
                 self.monitor.later(0.003, self._bury, self)
                 return
+        outcome = self.outcome or Outcome(linux.SIGKILL)
+        self.outcome = outcome
         self._close_listener()
         if self.removed:
             self._remove()
             return
-        self.journal.ended(outcome.status, outcome.signal, time.time(), outcome.oom, self.error)
+        self.journal.ended(outcome.status, outcome.signal, time.time(), outcome.oom, self.error, reason=outcome.reason)
         self._end_keeper()
 
     def _remove(self) -> None:
@@ -196,7 +227,7 @@ class Charge:
         outcome = self.outcome
         for client in list(self.clients):
             if outcome is not None:
-                client.say(EXIT + bytes((outcome.status & 0xFF, outcome.oom)))
+                client.say(EXIT + bytes((outcome.status & 0xFF, outcome.oom)) + outcome.reason.encode())
             if client.queue:
                 self._watch(client)
             else:
@@ -403,3 +434,16 @@ class Charge:
                     ioctl(source, _TIOCSWINSZ, size + bytes(4))
                 except OSError:
                     pass
+
+
+def _cause(record: "Mapping[str, Any]", outcome: Outcome, group: Cgroup) -> bytes:
+    """Why it ended badly, in a child of the monitor."""
+    from runtime.cause import cause
+    from runtime.spec import Spec
+
+    spec = Spec("", [], [], id=record["id"], pids_limit=record["pids_limit"], log_refusals=bool(record.get("log_refusals")))
+    pid, since = record["pid"], record["started"]
+    found = cause(spec, outcome, pid, since, group, filtered=outcome.signal == _SIGSYS)
+    if _UNSAID in found:  # nor that it was the filter
+        found = cause(spec, outcome, pid, since, group, filtered=False)
+    return found.encode()[:_REASON]

@@ -9,7 +9,7 @@ from fcntl import F_DUPFD_CLOEXEC, fcntl
 from runtime import linux, stubs
 from runtime.container import FORWARDED, Process, launch, prepare
 from runtime.journal import Journal
-from runtime.monitoring import born, connect, hand_over, reach, start
+from runtime.monitoring import connect, hand_over, reach, start
 from runtime.spec import Spec
 from runtime.streams import Streams
 from store.errors import BoxError, RunError
@@ -113,7 +113,6 @@ def _hand_over(process: Process, streams: Streams, monitor: socket | None, clien
     if spec.removed:
         journal.trim()
     pid = os.getpid()
-    journal.kept_by(pid, born(pid))
     given = [number for number in held if number != stubs.STATUS_WRITER]
     message = f"{spec.id} {pid} {','.join(map(str, given))} {'lifeline' if lifeline else 'free'}"
     connection = socket(fileno=link) if link >= 0 else reach(spec.root, starting=True)

@@ -235,7 +235,13 @@ class Monitor:
         identity, keeper, numbers, lifeline = message.split(" ")
         held = dict(zip(map(int, numbers.split(",")), descriptors, strict=False))
         rest = descriptors[len(held) :]
-        charge = self._begin(identity, int(keeper), held)
+        charge = self.charges.get(identity)
+        if charge is not None and charge.keeper_pid == int(keeper):  # taken over a moment ago, from the keeper itself
+            for fd in held.values():
+                os.close(fd)
+        else:
+            charge = self._begin(identity, int(keeper), held)
+            charge.journal.kept_by(int(keeper), born(int(keeper)))  # not before: what is recorded may be taken over
         if rest:
             charge.add(Client(socket(fileno=rest[0]), first=True, lifeline=lifeline == "lifeline"))
 
@@ -246,7 +252,7 @@ class Monitor:
             for fd in held.values():
                 os.close(fd)
             raise ValueError(f"container {identity} is not there")
-        charge = Charge(self, Journal(path, held[stubs.DIRECTORY]), record, linux.pidfd_open(keeper), held)
+        charge = Charge(self, Journal(path, held[stubs.DIRECTORY]), record, keeper, held)
         self.charges[identity] = charge
         return charge
 

@@ -309,6 +309,26 @@ def test_a_hand_over_to_one_that_is_killed_is_made_again(site: Site, monkeypatch
     lifecycle.remove(site.containers.find(one.id))
 
 
+def test_a_container_that_is_taken_over_before_it_is_handed_over_is_one(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monitor was killed after it had recorded the keeper, and before it could answer."""
+    original = detached.hand_over
+
+    def hand_over(root: str, connection: "monitoring.socket", message: str, descriptors: list[int]) -> None:
+        original(root, connection, message, descriptors)
+        os.kill(monitors(site)[0], signal.SIGKILL)
+        until(lambda: monitors(site) == [])
+        connection = monitoring.reach(root)
+        original(root, connection, message, descriptors)
+
+    monkeypatch.setattr(detached, "hand_over", hand_over)
+    one = site.start("sleep", "1000", interactive=True)
+    (pid,) = monitors(site)
+    mine = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    with ended(one):
+        assert len([target for target in mine if target.startswith("pipe:")]) == 3
+        assert mine.count(one.path) == 1
+
+
 def test_a_pidfd_of_the_monitor_s_says_when_it_was_born() -> None:
     assert monitoring.born(os.getpid()) > 0
     handle = linux.pidfd_open(os.getpid())
