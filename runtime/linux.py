@@ -66,8 +66,3 @@ def ended(pidfd: int) -> bool:
 def close_from(first: int) -> None:
     """close_range(2): close every descriptor from `first` on."""
     syscall("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
-
-
-def pidfd_getfd(pidfd: int, descriptor: int) -> int:
-    """pidfd_getfd(2): a duplicate, close-on-exec, of what another process has as `descriptor`."""
-    return syscall("pidfd_getfd", _PIDFD_GETFD, pidfd, descriptor, 0)
