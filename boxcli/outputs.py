@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO
+from contextlib import contextmanager, suppress
 
 from boxcli.table import Values
-from store.errors import UsageError
+from boxcli.unwinding import unwound
+from store.drafts import sync_directory, write_all
+from store.errors import BoxError, UsageError
+
+_PIECE = 1 << 18
+_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+_PLACES = {
+    errno.ENOENT: "there is no directory {directory}",
+    errno.ENOTDIR: "{directory} is not a directory",
+    errno.EISDIR: "{path} is a directory",
+}
+
+
+class Output:
+    """What is written to: an OSError becomes a BoxError that names it, but for a reader who has gone."""
+
+    __slots__ = ("_descriptor", "_name", "_waiting")
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self._waiting = bytearray()
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Write all of it, at the latest by `flush`."""
+        if len(self._waiting) + len(data) >= _PIECE:
+            self.flush()
+        if len(data) < _PIECE:
+            self._waiting += data
+            return
+        with _said(f"cannot write {self._name}"):
+            write_all(self._descriptor, data)
+
+    def flush(self) -> None:
+        """On return everything was written."""
+        waiting, self._waiting = self._waiting, bytearray()
+        with _said(f"cannot write {self._name}"):
+            write_all(self._descriptor, waiting)
 
 
 def destination(values: Values) -> str:
@@ -25,15 +62,19 @@ def destination(values: Values) -> str:
 
 
 @contextmanager
-def output(path: str) -> Iterator[IO[bytes]]:
-    """A file to write to that becomes `path` when the block ends well; standard output for an empty one."""
+def output(path: str) -> Iterator[Output]:
+    """A file to write to that becomes `path` when the block ends well; standard output for an empty one.
+
+    UsageError where no file can be at `path`, BoxError when it cannot be written.
+    """
     if path:
-        with _whole(path) as file:
-            yield file
+        with unwound(), _whole(path) as made:
+            yield made
         return
     check_not_a_terminal()
-    with open(1, "wb", closefd=False) as file:
-        yield file
+    made = Output(1, "the output")
+    yield made
+    made.flush()
 
 
 def check_not_a_terminal() -> None:
@@ -43,28 +84,83 @@ def check_not_a_terminal() -> None:
 
 
 @contextmanager
-def _whole(path: str) -> Iterator[IO[bytes]]:
+def _whole(path: str) -> Iterator[Output]:
     """A file that replaces the one at `path` when the block ends well. What is there and no plain file is written to as it is."""
+    if path.endswith("/"):
+        raise UsageError(f"{path} names a directory", hint="name a file in it")
     try:
         plain = stat.S_ISREG(os.stat(path).st_mode)
     except FileNotFoundError:
         plain = True
-    if not plain:
-        with open(path, "wb") as file:
-            yield file
-        return
-    path = os.path.realpath(path)
-    draft = f"{path}.{os.getpid()}.part"
+    except OSError as err:
+        raise _refused(path, err) from err
+    target = os.path.realpath(path) if plain else ""
+    draft = ""
     try:
-        file = open(draft, "xb")  # noqa: SIM115  # closed below; only a failure to open it is answered here
-    except FileNotFoundError as err:
-        raise UsageError(f"there is no directory {os.path.dirname(path)}") from err
+        draft, descriptor = _draft(target) if plain else ("", os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC))
+    except OSError as err:
+        raise _refused(path, err) from err
     try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(draft, path)
+        made = Output(descriptor, path)
+        yield made
+        made.flush()
+        if plain:
+            with _said(f"cannot write {path}"):
+                os.fsync(descriptor)
+                draft = draft or _named(descriptor, target)
+                if draft:
+                    os.rename(draft, target)
+                sync_directory(os.path.dirname(target))
     except BaseException:
-        os.unlink(draft)
+        if draft:
+            with suppress(FileNotFoundError):
+                os.unlink(draft)
         raise
+    finally:
+        os.close(descriptor)
+
+
+def _draft(target: str) -> tuple[str, int]:
+    """A new file beside `target`, without a name where there can be such: its path, or none, and its descriptor."""
+    try:
+        return "", os.open(os.path.dirname(target), os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+    except OSError as err:
+        if err.errno not in _NO_UNNAMED_FILES:
+            raise
+    draft = _free_name(target)
+    return draft, os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+def _named(descriptor: int, target: str) -> str:
+    """Give the file without a name that of `target`, or where that is taken another, which is returned."""
+    source = f"/proc/self/fd/{descriptor}"
+    try:
+        os.link(source, target, follow_symlinks=True)
+    except FileExistsError:
+        draft = _free_name(target)
+        os.link(source, draft, follow_symlinks=True)
+        return draft
+    return ""
+
+
+def _free_name(target: str) -> str:
+    directory, name = os.path.split(target)
+    return f"{directory}/.{name[:200]}.{os.urandom(6).hex()}"
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # nobody reads it any more
+    except OSError as err:
+        raise BoxError(f"{what}: {os.strerror(err.errno or 0).lower()}") from err
+
+
+def _refused(path: str, err: OSError) -> BoxError:
+    known = _PLACES.get(err.errno or 0)
+    if known is None:
+        return BoxError(f"cannot write {path}: {os.strerror(err.errno or 0).lower()}")
+    text = known.format(path=path, directory=os.path.dirname(path) or ".")
+    return UsageError(text, hint="name a file in a directory that is there")

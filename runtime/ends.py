@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from runtime.id_maps import IdMaps
 from runtime.roots import Subject, find, inside, maps_of, merged
@@ -47,6 +47,7 @@ def parse(store: Store, text: str) -> End:
         if not text:
             raise UsageError("an empty path")
         return End(text)
+    _check_tag(store, text)
     missing: BoxError | None = None
     for at in dict.fromkeys((text.find(":/"), text.find(":"))):
         if at > 0:
@@ -58,6 +59,19 @@ def parse(store: Store, text: str) -> End:
         missing.message if missing is not None else f"no name before the colon: {text!r}",
         hint=f"'box ps -a' and 'box images' list them; for a file of this machine write ./{text}",
     ) from missing
+
+
+def _check_tag(store: Store, text: str) -> None:
+    """UsageError for NAME:TAG:PATH whose path is not absolute."""
+    name, tag, path = (*text.split(":", 2), "")[:3]
+    meant = ""
+    if not path or not tag or tag.startswith("/") or path.startswith("/"):
+        return
+    with suppress(BoxError):
+        find(store, f"{name}:{tag}")
+        meant = f"{name}:{tag}:/{path}"
+    if meant:
+        raise UsageError("the path in an image with a tag begins with a slash", hint=f"say {meant}")
 
 
 class Tree:
@@ -126,21 +140,21 @@ class Found:
         os.close(self.parent)
 
 
-def look(tree: Tree, path: bytes, *, follow: bool) -> Found:
+def look(tree: Tree, path: bytes, *, follow: bool, source: bool = False) -> Found:
     """What lies at `path`: a symlink as its last name is followed only with `follow`, or before a slash.
 
-    BoxError when the directory that it should lie in is not there.
+    BoxError when the directory that it should lie in is not there; a `source` has to be there itself.
     """
     asked = path
     for _ in range(_LINKS):
         bare = path.rstrip(b"/")
         above, _, name = bare.rpartition(b"/")
         if name in (b"", b".", b".."):
-            parent = _open_parent(tree, path)
+            parent = _open_parent(tree, path, source=source)
             return Found(parent, b".", os.fstat(parent))
         if b"/" in bare and not above:
             above = b"/"
-        parent = _open_parent(tree, above)
+        parent = _open_parent(tree, above, source=source)
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if not stat.S_ISLNK(status.st_mode) or not (follow or path != bare):
@@ -156,11 +170,12 @@ def look(tree: Tree, path: bytes, *, follow: bool) -> Found:
     raise BoxError(f"too many symbolic links: {tree.shown(asked)}")
 
 
-def _open_parent(tree: Tree, path: bytes) -> int:
+def _open_parent(tree: Tree, path: bytes, *, source: bool) -> int:
     try:
         return tree.open(path, _PLACE)
     except (FileNotFoundError, NotADirectoryError) as err:
-        raise BoxError(f"there is no directory {tree.shown(path or b'.')}", hint="make it first") from err
+        hint = "" if source else "make it first"
+        raise BoxError(f"there is no directory {tree.shown(path or b'.')}", hint=hint) from err
     except OSError as err:
         raise BoxError(f"cannot look at {tree.shown(path)}: {os.strerror(err.errno or 0).lower()}") from err
 

@@ -62,7 +62,7 @@ def wake(container: Container) -> tuple[Spec, Journal]:
         now = Containers(container.root).read(container.id)
         if now is None or now.status == "running":  # gone; or its keeper was killed just now
             raise RunError(f"container {container.name} has just ended", hint="try again")
-        _check_not_mounted(container)
+        check_not_mounted(container)
         spec = now.spec()
         spec.lowers = _trees(now)
         spec.upper, spec.work = journal.path + "/upper", journal.path + "/work"
@@ -209,7 +209,7 @@ def remove(container: Container, force: bool = False) -> None:
             if mounted.container == container.id:
                 unmount(container.root, mounted, lazily=True)
     else:
-        _check_not_mounted(container)
+        check_not_mounted(container)
     for _ in range(100):
         journal = Journal.hold(container.path)
         if journal is not None:
@@ -224,7 +224,7 @@ def remove(container: Container, force: bool = False) -> None:
     raise RunError(f"container {container.name} is still being looked after", hint="try again when it has ended")
 
 
-def _check_not_mounted(container: Container) -> None:
+def check_not_mounted(container: Container) -> None:
     from store.mounts import all_mounts
 
     for mounted in all_mounts(container.root):

@@ -15,7 +15,7 @@ from runtime import linux
 from runtime.id_maps import IdMaps
 from runtime.joining import has_user_namespace
 from runtime.journal import Journal
-from runtime.lifecycle import not_running, process_of
+from runtime.lifecycle import check_not_mounted, not_running, process_of
 from runtime.state import Container, Containers
 from store.clones import clone_tree
 from store.errors import BoxError, ContainerMissing, ReferenceMissing, RunError
@@ -118,6 +118,7 @@ def inside(container: Container) -> Iterator[int]:
     if journal is None:
         raise RunError(f"container {container.name} is in use", hint="another command looks after it; try again")
     try:
+        check_not_mounted(container)
         with Attempt(f"mount the files of container {container.name}"):
             work = container.path + "/work"
             delete_tree(work)  # overlayfs refuses one that a volatile mount has used

@@ -14,7 +14,7 @@ from store.export import write_members
 from store.layout import Store
 from store.place import Content, Placer
 from store.record import Record
-from store.tar_read import BLOCK_DEVICE, CHARACTER, FILE, Entry, TarReader, shown
+from store.tar_read import BLOCK_DEVICE, CHARACTER, FILE, HARDLINK, Entry, TarReader, shown
 from store.tar_write import TarWriter, Write
 from store.walk import Node, Owners, members, walk
 
@@ -82,7 +82,7 @@ def _said(what: str) -> Iterator[None]:
 
 
 def _take(tree: Tree, path: bytes, follow: bool, stack: ExitStack) -> _Taken:
-    found = look(tree, path, follow=follow)
+    found = look(tree, path, follow=follow, source=True)
     stack.callback(found.close)
     status = found.status
     if status is None:
@@ -126,14 +126,15 @@ def _to_tree(taken: _Taken, tree: Tree, target: End, options: Options, left_out:
     top, name = _destination(taken, tree, path, found, stack)
     identity = _identity(os.fstat(top))
     placer = Placer(top, archive=options.archive, owners=_outside(tree))
+    into = _Into(placer, tree, path if found.is_directory else os.path.dirname(path), options, left_out)
     try:
         for entry, node in members(taken.nodes, _renamer(taken, name), _socket(left_out), taken.owners):
             if taken.is_directory and stat.S_ISDIR(node.status.st_mode) and _identity(node.status) == identity:
                 raise BoxError(f"cannot copy {shown(taken.name)} into itself")
             if entry.kind == FILE:
-                _place_file(placer, entry, node, tree, options, left_out)
+                into.place_file(entry, node)
             else:
-                _place(placer, entry, _nothing, tree, options, left_out)
+                into.place(entry, _nothing)
         placer.finish()
     finally:
         placer.close()
@@ -174,9 +175,10 @@ def _from_stream(source: Source, tree: Tree, target: End, options: Options, left
     finally:
         os.close(top)
     try:
+        into = _Into(placer, tree, path, options, left_out)
         reader = TarReader(_feed(source))
         while (entry := reader.next()) is not None:
-            _place(placer, entry, reader.content, tree, options, left_out)
+            into.place(entry, reader.content)
         placer.finish()
     finally:
         placer.close()
@@ -193,35 +195,49 @@ def _feed(source: Source) -> Callable[[], memoryview | None]:
     return feed
 
 
-def _place(placer: Placer, entry: Entry, content: Content, tree: Tree, options: Options, left_out: Told) -> None:
-    if entry.kind in _DEVICES and not options.archive:
-        left_out(shown(entry.name), "a device, which only -a copies")
-        return
-    try:
-        placer.place(entry, content)
-    except OSError as err:
-        where = f"{tree.name}:" if tree.name else ""
-        raise BoxError(f"cannot write {where}{shown(entry.name)}: {os.strerror(err.errno or 0).lower()}") from err
+class _Into:
+    """Where members are put: `below` is the path of the placer's top, for messages."""
 
+    __slots__ = ("_below", "_left_out", "_options", "_placer", "_skipped", "_tree")
 
-def _place_file(placer: Placer, entry: Entry, node: Node, tree: Tree, options: Options, left_out: Told) -> None:
-    """The file as long as it is now: one that grows while it is read would perhaps never end. One that is gone is left out."""
-    try:
-        descriptor = node.open()
-    except FileNotFoundError:
-        return
-    try:
-        left = os.fstat(descriptor).st_size
+    def __init__(self, placer: Placer, tree: Tree, below: bytes, options: Options, left_out: Told) -> None:
+        self._placer = placer
+        self._tree = tree
+        self._below = below
+        self._options = options
+        self._left_out = left_out
+        self._skipped: set[bytes] = set()
 
-        def content() -> bytes:
-            nonlocal left
-            piece = os.read(descriptor, min(left, _PIECE))
-            left -= len(piece)
-            return piece
+    def place(self, entry: Entry, content: Content) -> None:
+        """Put one there, or leave it out: a device, and then its other names as well."""
+        if not self._options.archive and (entry.kind in _DEVICES or (entry.kind == HARDLINK and entry.link in self._skipped)):
+            self._skipped.add(entry.name)
+            self._left_out(shown(entry.name), "a device, which only -a copies")
+            return
+        try:
+            self._placer.place(entry, content)
+        except OSError as err:
+            where = self._tree.shown(os.path.join(self._below, entry.name))
+            raise BoxError(f"cannot write {where}: {os.strerror(err.errno or 0).lower()}") from err
 
-        _place(placer, entry, content, tree, options, left_out)
-    finally:
-        os.close(descriptor)
+    def place_file(self, entry: Entry, node: Node) -> None:
+        """The file as long as it is now: one that grows while it is read might never end. One that is gone is left out."""
+        try:
+            descriptor = node.open()
+        except FileNotFoundError:
+            return
+        try:
+            left = os.fstat(descriptor).st_size
+
+            def content() -> bytes:
+                nonlocal left
+                piece = os.read(descriptor, min(left, _PIECE))
+                left -= len(piece)
+                return piece
+
+            self.place(entry, content)
+        finally:
+            os.close(descriptor)
 
 
 def _inside(tree: Tree) -> Owners | None:

@@ -114,6 +114,8 @@ class _Archive:
     def _write(self, data: memoryview) -> None:
         try:
             self._target.write(data)
+        except BrokenPipeError:
+            raise  # nobody reads it any more
         except OSError as err:
             raise StoreError(f"cannot write the archive: {os.strerror(err.errno or 0).lower()}") from err
 

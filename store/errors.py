@@ -10,6 +10,7 @@
     |  |- BlobCorrupt                 digest, actual
     |  |- ReferenceMissing            reference
     |  |- StoreMissing                root
+    |  |- NotAnImage                  another tool's artifact
     |  |- FormatTooNew                the store was written by a newer box
     |  |- ArchiveError                a tar that cannot be believed
     |  '- RegistryError
@@ -111,6 +112,10 @@ class StoreMissing(StoreError):
     def __init__(self, root: str) -> None:
         super().__init__(f"there is no store at {root} yet", hint="`box build`, `box load` or `box import` makes one")
         self.root = root
+
+
+class NotAnImage(StoreError):
+    """A manifest, as whole as can be, of something else than a container image for this machine."""
 
 
 class FormatTooNew(StoreError):

@@ -20,7 +20,8 @@ _HINTS = {
 
 
 class Attempt:
-    """In this block an OSError becomes a StoreError: `cannot ACTION: reason`, with what to do about it."""
+    """In this block an OSError becomes a StoreError: `cannot ACTION: reason`, with what to do about it. A reader that has gone is
+    no fault of the store's, and stays a BrokenPipeError."""
 
     __slots__ = ("action",)
 
@@ -31,6 +32,6 @@ class Attempt:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
             reason = os.strerror(error.errno) if error.errno else str(error)
             raise StoreError(f"cannot {self.action}: {reason.lower()}", hint=_HINTS.get(error.errno or 0, "")) from error

@@ -104,8 +104,10 @@ def known(store: Store) -> Known:
             given = entry.descriptor
             parts: Iterable[str]
             try:
-                parts = marks.of(given).parts
-                whole[given.digest] = store.images.load(given)
+                image = marks.of(given)
+                parts = image.parts
+                if image.id:
+                    whole[given.digest] = store.images.load(given)
             except StoreError as err:
                 broken[given.digest] = _reason(err)
                 documents[given.digest], layers = _of_broken(store, given)

@@ -23,7 +23,7 @@ from store.digest import (
     chain_id,
 )
 from store.documents import canonical, descriptor, list_at, object_at, parse_object, text_at, texts_at
-from store.errors import BlobCorrupt, BlobMissing, StoreError
+from store.errors import BlobCorrupt, BlobMissing, NotAnImage, StoreError
 from store.record import Record
 
 LAYER_LIMIT = 500
@@ -87,13 +87,15 @@ def parse_manifest(data: bytes, given: Descriptor) -> tuple[dict[str, object], D
     if manifest.get("schemaVersion") != 2:
         raise StoreError(f"{what} has schema version {manifest.get('schemaVersion')!r}; only 2 is read")
     media_type = text_at(manifest, "mediaType", what, given.media_type)
-    if media_type != given.media_type or media_type not in MANIFESTS:
+    if media_type == given.media_type and media_type not in MANIFESTS:
+        raise NotAnImage(f"{what} is no container image, but {media_type!r}")
+    if media_type != given.media_type:
         raise StoreError(f"{what} calls itself {media_type!r} where {given.media_type!r} was announced")
     if "manifests" in manifest or "fsLayers" in manifest:
         raise StoreError(f"{what} could be read as something else too: it has layers of two kinds")
     config = descriptor(object_at(manifest, "config", what), what)
     if config.media_type not in CONFIGS:
-        raise StoreError(f"{what} is no container image: its config is {config.media_type!r}")
+        raise NotAnImage(f"{what} is no container image: its config is {config.media_type!r}")
     layers = [descriptor(item, what) for item in list_at(manifest, "layers", what)]
     if len(layers) > LAYER_LIMIT:
         raise StoreError(f"{what} has {len(layers)} layers; the limit is {LAYER_LIMIT}")
@@ -132,7 +134,7 @@ def choose(manifests: Sequence[Descriptor], what: str) -> Descriptor:
         return fitting[0]
     if len(images) == 1:
         return images[0]
-    raise StoreError(f"{what} has no image for linux/{host_architecture()}")
+    raise NotAnImage(f"{what} has no image for linux/{host_architecture()}")
 
 
 def _is_attestation(item: Descriptor) -> bool:

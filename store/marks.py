@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from store.digest import INDEXES, Descriptor, Digest
 from store.documents import descriptor, list_at, object_at, parse_object
-from store.errors import StoreError
+from store.errors import NotAnImage, StoreError
 from store.layout import Store
 from store.leases import leased
 from store.record import Record
@@ -36,7 +36,8 @@ def keep_nothing() -> Iterable[str]:
 
 
 class Image(Record):
-    """What an image needs (`parts`), its id, and the name of its whole stack (empty for no layers)."""
+    """What an image needs (`parts`), its id, and the name of its whole stack (empty for no layers). What is no container image
+    has parts only."""
 
     parts: frozenset[str]
     id: str
@@ -84,7 +85,12 @@ class Marks:
                 child = descriptor(item, what)
                 if self._store.blobs.has(child.digest):
                     parts |= self._manifest(child)
-        image = self._store.images.load(given)
+        else:
+            parts |= self._manifest(given)
+        try:
+            image = self._store.images.load(given)
+        except NotAnImage:
+            return Image(frozenset(parts), "", "")
         parts.add(str(image.id))
         for layer in image.layers:
             parts |= {str(layer.descriptor.digest), str(layer.diff_id), str(layer.chain_id)}
@@ -94,7 +100,8 @@ class Marks:
         """All that a manifest of any kind names (an attestation is no image)."""
         what = f"manifest {given.digest}"
         manifest = parse_object(self._store.blobs.read(given), what)
-        items = (object_at(manifest, "config", what), *list_at(manifest, "layers", what))
+        items = [item for kind in ("layers", "blobs", "manifests") for item in list_at(manifest, kind, what)]
+        items += [object_at(manifest, "config", what)] if "config" in manifest else []
         return {str(given.digest), *(str(descriptor(item, what).digest) for item in items)}
 
 

@@ -9,10 +9,10 @@ went to another image stands there without the annotation, until it is deleted (
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from errno import EIO, ENOENT
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ _DOMAIN = r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9
 _NAME = re.compile(rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SHORTEST_PREFIX = 3
+_AGAIN = "box fsck --repair makes the list of images again, from the blobs and from the names as they were last"
 
 
 class Reference(Record):
@@ -210,7 +211,7 @@ class References:
         self._change(lambda entries: [entry for entry in entries if stays(entry)])
 
     def rebuild(self, images: Callable[[], Iterable[Named]]) -> None:
-        """Replace an index.json that cannot be read by one of `images`; what lay there is kept as index.json.damaged. Nothing
+        """Replace an index.json that cannot be read by one of `images`; what lay there is kept as index.json.damaged-N. Nothing
         happens when it can be read."""
         with Attempt("lock the index"), Lock(self._root):
             try:
@@ -219,10 +220,20 @@ class References:
                 if isinstance(err.__cause__, OSError) and err.__cause__.errno not in (ENOENT, EIO):
                     raise  # it could be read, were there a descriptor or some memory left
                 entries = list(images())
-                with suppress(FileNotFoundError):
-                    os.rename(f"{self._root}/index.json", f"{self._root}/index.json.damaged")
+                self._keep_damaged()
                 self._drafts.replace(f"{self._root}/index.json", _spell(entries), durable=True)
                 self._derive(entries)
+
+    def _keep_damaged(self) -> None:
+        """Give index.json another name as well, that of none before it: it is there until it is replaced."""
+        for number in itertools.count(1):
+            try:
+                os.link(f"{self._root}/index.json", f"{self._root}/index.json.damaged-{number}", follow_symlinks=False)
+            except FileExistsError:
+                continue
+            except FileNotFoundError:
+                return
+            return
 
     def refresh(self) -> None:
         """Write `references` anew, for an index.json that somebody else replaced."""
@@ -257,7 +268,10 @@ class References:
     def _read(self) -> bytes:
         path = f"{self._root}/index.json"
         with Attempt(f"read {path}"):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError as err:
+                raise StoreError(f"{path} is missing", hint=_AGAIN) from err
             try:
                 pieces = []
                 while piece := os.read(descriptor, 1 << 20):
@@ -268,11 +282,14 @@ class References:
 
 
 def _parse(data: bytes) -> list[Named]:
-    index = parse_object(data, "index.json", limit=INDEX_LIMIT)
     entries = []
-    for item in list_at(index, "manifests", "index.json"):
-        given = descriptor(item, "index.json")
-        entries.append(Named(given.annotations.get(REF_NAME), _plain(given)))
+    try:
+        index = parse_object(data, "index.json", limit=INDEX_LIMIT)
+        for item in list_at(index, "manifests", "index.json"):
+            given = descriptor(item, "index.json")
+            entries.append(Named(given.annotations.get(REF_NAME), _plain(given)))
+    except StoreError as err:
+        raise StoreError(err.message, hint=_AGAIN) from err
     return entries
 
 

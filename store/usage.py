@@ -99,6 +99,7 @@ def usage(store: Store, *, keep: Keep = keep_nothing, used: Used = nothing_used)
         if digest in parts
         else ImageUsage(tuple(named[digest]), given, damaged=damaged[digest])
         for digest, given in images.items()
+        if digest in damaged or parts[digest].id  # the rest are no images
     ]
     return Usage(
         each=tuple(each),

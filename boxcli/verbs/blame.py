@@ -50,20 +50,20 @@ def main(values: Values) -> int:
     with store.leased():
         _, image = store.use_image(values.text("image"))
         lineage = Lineage(store, image.layers)
-    status = 0
-    paths: list[bytes] = []
-    for text in values.all("path", str):
-        path = lineage.resolve(text.encode("utf-8", "surrogateescape"), last=values.flag("follow_link"))
-        found = lineage.below(path, gone=values.flag("all")) if values.flag("recursive") else []
-        found = found or [path]
-        if not any(lineage.events([each])[each] for each in found):
-            status = report(BoxError(f"no layer of {values.text('image')} has /{path.decode('utf-8', 'backslashreplace')}"))
-            continue
-        paths += [each for each in found if each not in paths]
-    if paths or status == 0:
-        steps = _steps(store, image)
-        rows = list(_rows(lineage, paths, image, steps, whole=values.flag("no_trunc"), everything=values.flag("all")))
-        listing.show(values, rows, _COLUMNS)
+        status = 0
+        paths: list[bytes] = []
+        for text in values.all("path", str):
+            path = lineage.resolve(text.encode("utf-8", "surrogateescape"), last=values.flag("follow_link"))
+            found = lineage.below(path, gone=values.flag("all")) if values.flag("recursive") else []
+            found = found or [path]
+            if not any(lineage.events([each])[each] for each in found):
+                status = report(BoxError(f"no layer of {values.text('image')} has /{path.decode('utf-8', 'backslashreplace')}"))
+                continue
+            paths += [each for each in found if each not in paths]
+        if paths or status == 0:
+            steps = _steps(store, image)
+            rows = list(_rows(lineage, paths, image, steps, whole=values.flag("no_trunc"), everything=values.flag("all")))
+            listing.show(values, rows, _COLUMNS)
     return status
 
 

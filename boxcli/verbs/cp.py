@@ -7,6 +7,7 @@ import sys
 from boxcli.escapes import one_line
 from boxcli.outputs import check_not_a_terminal
 from boxcli.table import Argument, Option, Values, Verb
+from boxcli.unwinding import unwound
 from store.errors import UsageError
 
 VERB = Verb(
@@ -41,7 +42,7 @@ def main(values: Values) -> int:
 
     store = Store.open(values.root, values.driver, make=False)
     options = Options(archive=values.flag("archive"), follow=values.flag("follow_link"))
-    with store.leased(), open(0, "rb", buffering=0, closefd=False) as stdin:
+    with unwound(), store.leased(), open(0, "rb", buffering=0, closefd=False) as stdin:
         source, target = parse(store, values.text("src")), parse(store, values.text("dst"))
         copy(store, source, target, options, left_out, read=stdin, write=lambda piece: write_all(1, piece))
     return 1 if left else 0

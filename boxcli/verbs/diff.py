@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 VERB = Verb(
     "diff",
     "Show which files differ between images and containers",
-    Option("-p", "--content", about="Show the changed lines of text files, for 'patch -p1'."),
+    Option("-p", "--content", about="Show the changed lines of text files, in git's form, for 'patch -p1' and 'git apply'."),
     Option("--stat", about="Count the lines and bytes that changed."),
     Option("--name-only", about="Print only the names."),
     Option("--time", about="Count a file with another time as changed, too."),

@@ -19,7 +19,8 @@ VERB = Verb(
     Option("-n", "--dry-run", about="Delete nothing: show what would go."),
     listing.FORMAT,
     description="Images and containers stay as they are: 'box prune' removes those. The layers of each Boxfile's last build are "
-    "kept for a month. Builds, loads and containers go on beside it.",
+    "kept for a month. Builds, loads and containers go on beside it. The exit status is 1 when not everything could go, since a "
+    "container was just being started.",
 )
 COLUMNS = (("KIND", "Kind"), ("DIGEST", "Digest"), ("SIZE", "Size"))
 BUSY = "box: a container is being started and holds the store: run 'box gc' again for the rest"
@@ -47,6 +48,7 @@ def main(values: Values) -> int:
         print(f"{'Would free' if dry_run else 'Freed'} {amounts.size(done.freed)}{counted(done.gone)}")
     if done.deferred:
         print(BUSY, file=sys.stderr)
+        return 1
     return 0
 
 

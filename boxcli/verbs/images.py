@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from boxcli import amounts, listing
 from boxcli.failure import report
 from boxcli.table import Argument, Option, Values, Verb
-from store.errors import StoreError
+from store.errors import NotAnImage, StoreError
 
 if TYPE_CHECKING:
     from store.digest import Digest
@@ -52,6 +52,8 @@ def _rows(store: Store, values: Values, damaged: list[StoreError]) -> Iterator[d
             continue
         try:
             image = store.images.load(named.descriptor)
+        except NotAnImage:
+            continue
         except StoreError as err:
             digest = named.descriptor.digest
             damaged.append(

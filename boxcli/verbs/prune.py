@@ -22,6 +22,7 @@ VERB = Verb(
     Option("-a", "--all", about="Remove all images that no container uses, and the build cache; else only those without a name."),
     Option("-f", "--force", about="Do not ask."),
     Option("--format", metavar="json|TEMPLATE", about="Print what went as 'json', one object a line, or by a template."),
+    description="The exit status is 1 when not everything could go, since a container was just being started.",
 )
 COLUMNS = (("KIND", "Kind"), ("DIGEST", "Digest"), ("SIZE", "Size"))
 
@@ -51,6 +52,7 @@ def main(values: Values) -> int:
         print(f"Total reclaimed space: {amounts.size(sum(containers.values()) + done.freed)}")
     if forgotten.deferred or done.deferred:
         print(BUSY, file=sys.stderr)
+        status = status or 1
     return status
 
 
@@ -72,7 +74,11 @@ def _agreed(*, everything: bool) -> bool:
         print("  - all images without a name that no container uses", file=sys.stderr)
         print("  - unused build cache", file=sys.stderr)
     print("\nAre you sure you want to continue? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    answer = sys.stdin.readline()
+    if not answer:
+        print(file=sys.stderr)
+        raise BoxError("cancelled, since there was no answer", hint="say -f, and nothing is asked")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _remove_containers(store: Store) -> tuple[dict[str, int], int]:

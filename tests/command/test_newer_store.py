@@ -20,7 +20,8 @@ LINES = (
     "rmi tiny", "rmi -f tiny", "history tiny", "save -o {top}/saved tiny", "load -i {top}/archive", "import {top}/archive",
     "df", "df -v", "gc", "gc -n", "prune -f", "prune -a -f", "fsck", "fsck --repair", "diff tiny tiny", "diff c1",
     "blame tiny /etc/motd", "cp tiny:/etc/motd {top}/motd", "cp {top}/archive c1:/etc/motd", "export -o {top}/exported tiny",
-    "mount", "mount tiny", "umount -a", "umount tiny", "info",
+    "mount", "mount tiny", "umount -a", "umount tiny", "info", "pause c1", "unpause c1", "update --pids-limit 9 c1",
+    "stats --no-stream", "stats --no-stream c1", "top c1",
 )  # fmt: skip
 
 

@@ -67,8 +67,12 @@ class TestDiff:
     def test_the_content_is_a_patch_that_patch_takes(self, box: Box, above: Path, tmp_path: Path) -> None:
         patch = box("diff", "-p", "tiny", "above", "/etc", "/data/file").stdout
         assert patch.splitlines() == [
-            "diff a/data/file b/data/file", "new file mode 0644", "--- /dev/null", "+++ b/data/file", "@@ -0,0 +1 @@", "+x",
-            "diff a/etc/motd b/etc/motd", "--- a/etc/motd", "+++ b/etc/motd", "@@ -1 +1,2 @@", " hello", "+there",
+            "diff --git a/data/file b/data/file", "new file mode 100644",
+            "index 0000000000000000000000000000000000000000..587be6b4c3f93f93c489c0111bba5596147a26cb",
+            "--- /dev/null", "+++ b/data/file", "@@ -0,0 +1 @@", "+x",
+            "diff --git a/etc/motd b/etc/motd",
+            "index ce013625030ba8dba906f756967f9e9ca394464a..2f25be56d2d7f1db90fb1ce09c9b0d09b1f5cc04 100644",
+            "--- a/etc/motd", "+++ b/etc/motd", "@@ -1 +1,2 @@", " hello", "+there",
         ]  # fmt: skip
         (tmp_path / "tree" / "etc").mkdir(parents=True)
         (tmp_path / "tree" / "etc" / "motd").write_text("hello\n")

@@ -305,7 +305,7 @@ def test_an_index_json_that_cannot_be_read_is_made_again_with_all_its_names(stor
     checked = check_and_mend(store)
     assert [(finding.place, finding.mended) for finding in checked.findings] == [("index.json", True)]
     assert store.references.all() == before
-    assert Path(f"{store.root}/index.json.damaged").read_text() == '{"manifests": ['
+    assert Path(f"{store.root}/index.json.damaged-1").read_text() == '{"manifests": ['
     assert {app.digest, other.digest} <= {entry.descriptor.digest for entry in store.references.all()}
     whole(store)
 
