@@ -7,15 +7,14 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from boxcli.table import Values
 from boxcli.unwinding import unwound
-from store.drafts import sync_directory, write_all
+from store.drafts import FileDraft, sync_directory, write_all
 from store.errors import BoxError, UsageError
 
 _PIECE = 1 << 18
-_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 _PLACES = {
     errno.ENOENT: "there is no directory {directory}",
     errno.ENOTDIR: "{directory} is not a directory",
@@ -94,58 +93,30 @@ def _whole(path: str) -> Iterator[Output]:
         plain = True
     except OSError as err:
         raise _refused(path, err) from err
-    target = os.path.realpath(path) if plain else ""
-    draft = ""
     try:
-        draft, descriptor = _draft(target) if plain else ("", os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC))
+        if not plain:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_TRUNC)
+        else:
+            target = os.path.realpath(path)
+            draft = FileDraft(os.path.dirname(target), 0o666)
     except OSError as err:
         raise _refused(path, err) from err
-    try:
-        made = Output(descriptor, path)
+    if not plain:
+        try:
+            made = Output(descriptor, path)
+            yield made
+            made.flush()
+        finally:
+            os.close(descriptor)
+        return
+    with draft:
+        made = Output(draft.descriptor, path)
         yield made
         made.flush()
-        if plain:
-            with _said(f"cannot write {path}"):
-                os.fsync(descriptor)
-                draft = draft or _named(descriptor, target)
-                if draft:
-                    os.rename(draft, target)
-                sync_directory(os.path.dirname(target))
-    except BaseException:
-        if draft:
-            with suppress(FileNotFoundError):
-                os.unlink(draft)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _draft(target: str) -> tuple[str, int]:
-    """A new file beside `target`, without a name where there can be such: its path, or none, and its descriptor."""
-    try:
-        return "", os.open(os.path.dirname(target), os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
-    except OSError as err:
-        if err.errno not in _NO_UNNAMED_FILES:
-            raise
-    draft = _free_name(target)
-    return draft, os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-
-
-def _named(descriptor: int, target: str) -> str:
-    """Give the file without a name that of `target`, or where that is taken another, which is returned."""
-    source = f"/proc/self/fd/{descriptor}"
-    try:
-        os.link(source, target, follow_symlinks=True)
-    except FileExistsError:
-        draft = _free_name(target)
-        os.link(source, draft, follow_symlinks=True)
-        return draft
-    return ""
-
-
-def _free_name(target: str) -> str:
-    directory, name = os.path.split(target)
-    return f"{directory}/.{name[:200]}.{os.urandom(6).hex()}"
+        with _said(f"cannot write {path}"):
+            os.fsync(draft.descriptor)
+            draft.publish(target)
+            sync_directory(os.path.dirname(target))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """df, gc, prune and fsck, as a user types them."""
 
+import fcntl
 import json
 import os
 import signal
@@ -64,7 +65,10 @@ def test_prune_removes_stopped_containers_and_images_without_a_name_when_that_is
     done = box("prune", stdin="n\n")
     assert "all stopped containers" in done.stderr
     assert done.stdout == ""
-    assert box("prune", stdin="").stdout == ""
+    done = box("prune", stdin="", status=1)
+    assert done.stdout == ""
+    assert "cancelled" in done.stderr
+    assert "hint: say -f" in done.stderr
     assert len(box("images", "-q").stdout.split()) == 3
     out = box("prune", stdin="y\n").stdout
     assert f"Deleted Containers:\n{container}\n" in out
@@ -230,3 +234,30 @@ def test_df_promises_nothing_of_a_gc_that_would_refuse(box: Box, tiny: str) -> N
     manifest.write_bytes(b"{}")
     assert f"'box gc' would delete nothing, since image {manifest.name[:12]} is damaged" in box("df").stdout
     assert "nothing was deleted" in box("gc", status=1).stderr
+
+
+@pytest.mark.parametrize("verb", [["gc"], ["prune", "-f"]], ids=" ".join)
+def test_what_had_to_wait_makes_the_status_1(box: Box, tiny: str, verb: list[str]) -> None:
+    (Path(root()) / "blobs/sha256" / ("0" * 64)).write_bytes(b"left")
+    gate = os.open(f"{root()}/blobs", os.O_RDONLY)
+    try:
+        fcntl.flock(gate, fcntl.LOCK_SH)  # as a container that is being started
+        assert "run 'box gc' again" in box(*verb, status=1).stderr
+    finally:
+        os.close(gate)
+    box("gc")
+    assert "0" * 64 not in blobs()
+
+
+def test_an_index_json_that_cannot_be_read_says_how_to_get_it_back(box: Box, tiny: str) -> None:
+    index = Path(root()) / "index.json"
+    for number, text in enumerate((b"{", b"[]", b"\xff"), 1):
+        index.write_bytes(text)
+        assert "hint: box fsck --repair" in box("images", status=1).stderr
+        box("fsck", "--repair")
+        assert box("run", "--rm", tiny).stdout == "hello\n"
+        assert (Path(root()) / f"index.json.damaged-{number}").read_bytes() == text
+    index.unlink()
+    assert "hint: box fsck --repair" in box("rmi", tiny, status=1).stderr
+    box("fsck", "--repair")
+    assert box("run", "--rm", tiny).stdout == "hello\n"

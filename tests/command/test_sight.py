@@ -4,12 +4,18 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
+from boxcli.main import main
+from store.collect import gc
+from store.layout import Store
+from store.lineage import Lineage
 from tests.command.installed import BOX, Box
 
 pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
@@ -71,7 +77,7 @@ class TestDiff:
             "index 0000000000000000000000000000000000000000..587be6b4c3f93f93c489c0111bba5596147a26cb",
             "--- /dev/null", "+++ b/data/file", "@@ -0,0 +1 @@", "+x",
             "diff --git a/etc/motd b/etc/motd",
-            "index ce013625030ba8dba906f756967f9e9ca394464a..2f25be56d2d7f1db90fb1ce09c9b0d09b1f5cc04 100644",
+            "index ce013625030ba8dba906f756967f9e9ca394464a..c4c04173748f9107f27a8a2e4007ec50c88da299 100644",
             "--- a/etc/motd", "+++ b/etc/motd", "@@ -1 +1,2 @@", " hello", "+there",
         ]  # fmt: skip
         (tmp_path / "tree" / "etc").mkdir(parents=True)
@@ -166,6 +172,23 @@ class TestBlame:
         done = box("blame", tiny, "/none", "/made", status=1)
         assert "no layer of tiny has /none" in done.stderr
         assert "/made" in done.stdout
+
+
+def test_blame_reads_layers_that_are_deleted_meanwhile(
+    box: Box, above: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = os.environ["BOX_ROOT"]
+    resolve = Lineage.resolve
+
+    def deleting(self: Lineage, path: bytes, *, last: bool) -> bytes:
+        other = Store.open(root)
+        other.references.forget([entry.descriptor.digest for entry in other.references.all()])
+        gc(other)
+        return resolve(self, path, last=last)
+
+    monkeypatch.setattr(Lineage, "resolve", deleting)
+    assert main(["--root", root, "blame", "above", "/etc/motd"]) == 0
+    assert "/etc/motd" in capsys.readouterr().out
 
 
 class TestExport:
@@ -275,7 +298,55 @@ class TestCp:
         assert done.stderr == "box: left out dir/null: a device, which only -a copies\n"
         box("cp", "-a", tmp_path / "dir", "one:/again")
 
+    def test_every_name_of_a_device_is_left_out(self, box: Box, tiny: str, tmp_path: Path) -> None:
+        box("run", "--name", "one", tiny, "true")
+        (tmp_path / "dir").mkdir()
+        os.mknod(tmp_path / "dir" / "null", 0o020600, os.makedev(1, 3))
+        os.link(tmp_path / "dir" / "null", tmp_path / "dir" / "other")
+        (tmp_path / "dir" / "plain").write_text("x")
+        done = box("cp", tmp_path / "dir", "one:/dir", status=1)
+        assert done.stderr.splitlines() == [
+            f"box: left out dir/{name}: a device, which only -a copies" for name in ("null", "other")
+        ]
+        assert box("cp", "one:/dir/plain", tmp_path / "back").stderr == ""
+
+    def test_not_into_a_container_whose_files_are_mounted(self, box: Box, tiny: str, tmp_path: Path) -> None:
+        box("run", "--name", "one", tiny, "true")
+        (tmp_path / "file").write_text("x")
+        target = box("mount", "one").stdout.strip()
+        for arguments in ((tmp_path / "file", "one:/file"), ("one:/etc/motd", tmp_path)):
+            done = box("cp", *arguments, status=1)
+            assert f"are mounted at {target}" in done.stderr
+            assert "box umount one" in done.stderr
+        box("umount", "one")
+        box("cp", tmp_path / "file", "one:/file")
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+    def test_a_copy_that_is_ended_leaves_no_part_of_a_file(self, box: Box, tiny: str, number: signal.Signals) -> None:
+        box("run", "--name", "one", tiny, "true")
+        (identity,) = box("ps", "-aq", "--no-trunc").stdout.split()
+        upper = Path(os.environ["BOX_ROOT"], "containers", identity, "upper")
+        member = tarfile.TarInfo("big")
+        member.size = 16 << 20
+        with subprocess.Popen([BOX, "cp", "-", "one:/etc"], stdin=subprocess.PIPE) as copying:
+            assert copying.stdin is not None
+            copying.stdin.write(member.tobuf() + bytes(8 << 20))
+            copying.stdin.flush()
+            deadline = time.monotonic() + 20
+            while not list(upper.rglob(".box-*")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert list(upper.rglob(".box-*"))
+            copying.send_signal(number)
+            assert copying.wait(20) == -number
+        assert list(upper.rglob(".box-*")) == []
+
     def test_mistakes_say_what_to_do(self, box: Box, tiny: str, tmp_path: Path) -> None:
+        done = box("cp", "tiny:latest:etc/motd", ".", status=2)
+        assert "hint: say tiny:latest:/etc/motd" in done.stderr
+        done = box("cp", "tiny:/nowhere/at/all", ".", status=1)
+        assert "there is no directory tiny:/nowhere/at" in done.stderr
+        assert "hint" not in done.stderr
+        assert "cannot write /proc/motd: " in box("cp", "tiny:/etc/motd", "/proc/motd", status=1).stderr
         assert "use cp" in box("cp", "a", "b", status=2).stderr
         assert "images do not change" in box("cp", "/etc/hosts", f"{tiny}:/x", status=2).stderr
         assert "no container or image named 'none'" in box("cp", "none:/x", ".", status=1).stderr

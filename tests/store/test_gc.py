@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from store import fsck
 from store.collect import Deleted, delete_image, forget_images, gc, nothing_used
 from store.digest import OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor, Digest
 from store.documents import canonical
@@ -18,6 +19,7 @@ from store.images import stack
 from store.layout import Store
 from store.marks import InUse, Keep, Used, keep_nothing
 from store.prepare import prepare
+from store.usage import usage
 from tests.store.samples import CONFIG, compressed, layer_tar, put_image, reachable
 
 
@@ -380,3 +382,45 @@ def test_files_that_others_put_beside_the_blobs_are_left_alone(store: Store) -> 
     _prune(store)
     assert all(os.path.exists(path) for path in strangers)
     assert _blobs(store) == reachable(store, [image])
+
+
+def artifact(store: Store, kind: str) -> Descriptor:
+    """What another tool may have put there, which is no container image."""
+    config = store.blobs.put_bytes(
+        b"{}" if kind != "an unknown config" else b'{"a": 1}', "application/vnd.unknown.config.v1+json"
+    )
+    layer = store.blobs.put_bytes(b"a chart", "application/vnd.cncf.helm.chart.content.v1.tar+gzip")
+    media_type = "application/vnd.oci.artifact.manifest.v1+json" if kind == "an artifact manifest" else OCI_MANIFEST
+    manifest: dict[str, object] = {"schemaVersion": 2, "mediaType": media_type}
+    if kind == "an artifact manifest":
+        manifest["blobs"] = [layer.to_json(), config.to_json()]
+    else:
+        manifest |= {"config": config.to_json(), "layers": [layer.to_json()]}
+    made = store.blobs.put_bytes(canonical(manifest), media_type)
+    if kind == "an index for another machine":
+        platform = {"os": "plan9", "architecture": "vax"}
+        items = [{**made.to_json(), "platform": platform}, {**made.to_json(), "platform": {**platform, "variant": "2"}}]
+        made = store.blobs.put_bytes(canonical({"schemaVersion": 2, "manifests": items}), OCI_INDEX)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["an unknown config", "an artifact manifest", "an index for another machine"])
+def test_what_is_no_container_image_keeps_what_it_names_and_hinders_nobody(store: Store, kind: str) -> None:
+    put_image(store, "app", {"a": b"1"})
+    store.references.add([("chart:1", artifact(store, kind))])
+    before = _blobs(store)
+    stray = store.blobs.put_bytes(b"left over", "x").digest
+    assert [gone.digest for gone in gc(store).gone] == [stray]
+    assert _blobs(store) == before
+    assert fsck.check(store).findings == ()
+    assert [image.names for image in usage(store).each] == [("app:latest",)]
+    assert delete_image(store, "chart:1").names == ("chart:1",)
+    gc(store)
+    assert _blobs(store) == reachable(store, [store.references.get("app")])
+
+
+def test_an_image_that_is_damaged_still_stops_gc(store: Store) -> None:
+    image = put_image(store, "app", {"a": b"1"})
+    os.unlink(store.blobs.path(store.images.load(image).id))
+    with pytest.raises(StoreError, match="nothing was deleted"):
+        gc(store)
