@@ -37,7 +37,8 @@ class Anticipation(Protocol):
 class Driver(Protocol):
     """What every way of keeping snapshots does. Chains are given lowest layer first.
 
-    All drivers show the same for the same chain: content, modes, owners, links, extended attributes, times, devices.
+    All drivers show the same for the same chain: content, modes, owners, links, extended attributes, times, devices. A time that
+    not every file system can hold is the nearest that all can (store/tar_fields.py).
     """
 
     name: str

@@ -14,20 +14,31 @@ from zlib import adler32
 
 from store.errors import ArchiveError
 from store.record import Record
+from store.tar_fields import (
+    ADLER,
+    CHECKSUM_BLANKS,
+    EARLIEST,
+    LATEST,
+    NO_TAR,
+    check_slowly,
+    checksum_of,
+    ids_of,
+    nearest_time,
+    number,
+    owner_of,
+)  # fmt: skip
 from store.tar_pax import decimal, parse_time, read_records, read_xattrs
 
 BLOCK = 512
 FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 
-ID_LIMIT = (1 << 32) - 1  # (uid_t)-1 means "leave as it is" to chown(2)
 TIME_LIMIT = 1 << 43  # seconds either side of 1970: more than any file system holds, less than what overflows a timespec
 
 Feed = Callable[[], memoryview | None]
 """The archive's next bytes, None at its end; all but the last a multiple of 512 long, each valid until the next call."""
 
 _HEADER = Struct("100s24s12s12s8x1x100s8s64x8s8s155s12x")
-_CHECKSUM_BLANKS = 8 * 0x20
-_ADLER = 65521
+_NANO = 1_000_000_000
 _EXTENSIONS = frozenset(b"xgLK"[at : at + 1] for at in range(4))
 _PLAIN_KINDS = frozenset({FILE, DIRECTORY, SYMLINK})
 _ODD_STARTS = frozenset({b"", b".", b"/"})
@@ -99,9 +110,6 @@ def clean_path(name: bytes, what: str = "name") -> bytes:
     return b"/".join(parts)
 
 
-_NO_TAR = "a tar may be plain, or compressed by gzip, zstd, xz or bzip2"
-
-
 class TarReader:
     """The entries of an archive in order. Content is read with `content` or `read`; what is not read is skipped.
 
@@ -151,26 +159,26 @@ class TarReader:
             header = bytes(self._chunk[at : at + BLOCK])
             if len(header) < BLOCK:
                 if not self._start and not at:
-                    raise ArchiveError("this is no tar archive: it is shorter than a header", hint=_NO_TAR)
+                    raise ArchiveError("this is no tar archive: it is shorter than a header", hint=NO_TAR)
                 raise ArchiveError("the archive is cut short in a header")
             self._at = at + BLOCK
             try:
                 checksum = header[148:156]
-                expected = int(checksum[:6], 8) if checksum[6:] == b"\0 " and checksum[:6].isdigit() else _checksum(checksum)
+                expected = int(checksum[:6], 8) if checksum[6:] == b"\0 " and checksum[:6].isdigit() else checksum_of(checksum)
             except ValueError:  # an 8 or a 9
-                expected = _checksum(checksum)
+                expected = checksum_of(checksum)
             # adler32's low half is 1 + the sum of the bytes modulo 65521, at a seventh of the price of summing in Python.
-            if ((adler32(header[156:], adler32(header[:148])) & 0xFFFF) + _CHECKSUM_BLANKS - 1 - expected) % _ADLER:
+            if ((adler32(header[156:], adler32(header[:148])) & 0xFFFF) + CHECKSUM_BLANKS - 1 - expected) % ADLER:
                 if self._ends(header, at, extensions is not None):
                     self.entry = None
                     return None
-                _check_slowly(header, expected)
+                check_slowly(header, expected)
             kind = header[156:157]
             if kind not in _EXTENSIONS:
                 break
             if extensions is None:
                 extensions = {}
-            self._extend(kind, _number(header[124:136], "size"), extensions)
+            self._extend(kind, number(header[124:136], "size"), extensions)
         self._entries += 1
         if self._entries > self._limits.entries:
             raise ArchiveError(f"the archive has more than {self._limits.entries} entries")
@@ -314,14 +322,14 @@ class TarReader:
             name = start.partition(b"\0")[0] + b"/" + name
         ids = self._ids.get(numbers)
         if ids is None:
-            ids = self._ids[numbers] = _ids(numbers)
+            ids = self._ids[numbers] = ids_of(numbers)
             if len(self._ids) > 10_000:
                 self._ids.clear()
         mode, uid, gid = ids
-        size = _number(size_field, "size")
-        seconds = _number(time_field, "modification time")
-        mtime = seconds * 1_000_000_000
-        if 0 <= seconds < TIME_LIMIT:
+        size = number(size_field, "size")
+        seconds = number(time_field, "modification time")
+        mtime = seconds * _NANO
+        if 0 <= seconds < LATEST:
             if len(self._times) > 10_000:
                 self._times.clear()
             self._times[time_field] = mtime
@@ -336,17 +344,19 @@ class TarReader:
             if b"size" in records:
                 size = decimal(records[b"size"], "size")
             if b"uid" in records:
-                uid = _id(decimal(records[b"uid"], "owner"))
+                uid = owner_of(decimal(records[b"uid"], "owner"))
             if b"gid" in records:
-                gid = _id(decimal(records[b"gid"], "group"))
+                gid = owner_of(decimal(records[b"gid"], "group"))
             if b"mtime" in records:
                 mtime = parse_time(records[b"mtime"])
             xattrs = read_xattrs(records)
             if any(key.startswith(b"GNU.sparse.") for key in records):
                 name = records.get(b"GNU.sparse.name", name)
                 sparse = True
-        if not -TIME_LIMIT < mtime // 1_000_000_000 < TIME_LIMIT:
+        if not -TIME_LIMIT < mtime // _NANO < TIME_LIMIT:
             raise ArchiveError(f"a modification time that cannot be: {shown(name)}")
+        if not EARLIEST * _NANO < mtime < LATEST * _NANO:
+            mtime = nearest_time(mtime)
         if size < 0:
             raise ArchiveError(f"a negative size: {shown(name)}")
         if not name:
@@ -376,7 +386,7 @@ class TarReader:
             if not entry.link:
                 raise ArchiveError(f"a hard link to the root: {shown(name)}")
         elif kind in (CHARACTER, BLOCK_DEVICE):
-            entry.device = (_number(major, "device number"), _number(minor, "device number"))
+            entry.device = (number(major, "device number"), number(minor, "device number"))
             if not (0 <= entry.device[0] < 1 << 12 and 0 <= entry.device[1] < 1 << 20):
                 raise ArchiveError(f"a device number that cannot be: {shown(name)}")
         return entry
@@ -388,7 +398,7 @@ class TarReader:
         self._left = self._padding = 0  # while the map is read, which may stand before the content
         name = shown(entry.name)
         if header[156:157] == b"S":
-            size, pieces = tar_sparse.old_gnu(header, self._block, _number)
+            size, pieces = tar_sparse.old_gnu(header, self._block, number)
         else:
             given = tar_sparse.from_records(records, self._listed)
             if given is None:
@@ -430,42 +440,3 @@ def _kind(kind: bytes, name: bytes, size: int) -> bytes:
     if size:
         raise ArchiveError(f"an entry that has no content says it has {size} bytes: {shown(name)}")
     return kind
-
-
-def _ids(numbers: bytes) -> tuple[int, int, int]:
-    return _number(numbers[:8], "mode") & 0o7777, _id(_number(numbers[8:16], "owner")), _id(_number(numbers[16:], "group"))
-
-
-def _id(value: int) -> int:
-    if not 0 <= value < ID_LIMIT:
-        raise ArchiveError(f"an owner that cannot be: {value}")
-    return value
-
-
-def _checksum(field: bytes) -> int:
-    return _octal(field, "checksum") if field.strip(b"\0 ") else -1
-
-
-def _octal(field: bytes, what: str) -> int:
-    text = field.strip(b"\0 ")
-    # int() takes signs, underscores and 0o as well.
-    if text.translate(None, b"01234567"):
-        raise ArchiveError(f"this is no tar archive, or a damaged one: a {what} in a header is not a number", hint=_NO_TAR)
-    return int(text, 8) if text else 0
-
-
-def _number(field: bytes, what: str) -> int:
-    """A number in octal, or in base 256 with the top bit set (GNU and star)."""
-    if field[0] < 0x80:
-        return _octal(field, what)
-    bits = 8 * len(field) - 1
-    value = int.from_bytes(field, "big") & ((1 << bits) - 1)
-    return value - (1 << bits) if field[0] & 0x40 else value
-
-
-def _check_slowly(header: bytes, expected: int) -> None:
-    """Raise unless the checksum is the one of old tars, which summed signed bytes."""
-    blanked = header[:148] + b" " * 8 + header[156:]
-    signed = sum(byte - 256 if byte > 127 else byte for byte in blanked)
-    if signed != expected:
-        raise ArchiveError("this is no tar archive, or a damaged one: a header's checksum is wrong", hint=_NO_TAR)

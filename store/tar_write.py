@@ -9,7 +9,8 @@ from collections.abc import Callable
 from struct import Struct
 
 from store.errors import StoreError
-from store.tar_read import BLOCK, DIRECTORY, ID_LIMIT, Entry, shown
+from store.tar_fields import ID_LIMIT
+from store.tar_read import BLOCK, DIRECTORY, Entry, shown
 
 Write = Callable[[memoryview], object]
 """Takes the next bytes of the archive. It may keep the view until its next call returns, then the bytes become others."""

@@ -14,14 +14,14 @@ pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
 
 WITHOUT_A_STORE = {"version", "completion"}
 LINES = (
-    "build {top}", "run --rm tiny true", "run -d tiny true", "run --rm --name c1 --replace tiny true", "exec c1 true",
-    "create tiny", "create --name c1 --replace tiny", "commit c1 made", "start c1", "restart c1", "ps -a", "logs c1", "attach c1", "stop c1",
-    "kill c1", "rename c1 c2", "rm c1", "rm -f c1 c2", "wait c1", "inspect tiny", "inspect c1", "images", "tag tiny again",
-    "rmi tiny", "rmi -f tiny", "history tiny", "save -o {top}/saved tiny", "load -i {top}/archive", "import {top}/archive",
-    "df", "df -v", "gc", "gc -n", "prune -f", "prune -a -f", "fsck", "fsck --repair", "diff tiny tiny", "diff c1",
-    "blame tiny /etc/motd", "cp tiny:/etc/motd {top}/motd", "cp {top}/archive c1:/etc/motd", "export -o {top}/exported tiny",
-    "mount", "mount tiny", "umount -a", "umount tiny", "info", "pause c1", "unpause c1", "update --pids-limit 9 c1",
-    "stats --no-stream", "stats --no-stream c1", "top c1",
+    "build {top}", "commit c1 made", "run --rm tiny true", "run -d tiny true", "run --rm --name c1 --replace tiny true",
+    "exec c1 true", "create tiny", "create --name c1 --replace tiny", "start c1", "restart c1", "ps -a", "logs c1",
+    "attach c1", "stop c1", "kill c1", "rename c1 c2", "rm c1", "rm -f c1 c2", "wait c1", "inspect tiny", "inspect c1",
+    "images", "tag tiny again", "rmi tiny", "rmi -f tiny", "history tiny", "save -o {top}/saved tiny",
+    "load -i {top}/archive", "import {top}/archive", "df", "df -v", "gc", "gc -n", "prune -f", "prune -a -f", "fsck",
+    "fsck --repair", "diff tiny tiny", "diff c1", "blame tiny /etc/motd", "cp tiny:/etc/motd {top}/motd",
+    "cp {top}/archive c1:/etc/motd", "export -o {top}/exported tiny", "mount", "mount tiny", "umount -a", "umount tiny",
+    "info", "pause c1", "unpause c1", "update --pids-limit 9 c1", "stats --no-stream", "stats --no-stream c1", "top c1",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from store.trees import delete_tree
 from tests.store import seen
-from tests.store.archives import archive, file
+from tests.store.archives import archive, directory, file, pax, symlink
 from tests.store.drivers import Sides
 from tests.store.generated import MADE, Change
 from tests.store.hostile import ATTACKS, Attack, Scene
@@ -72,3 +72,14 @@ def test_an_attack_gets_the_same_answer_by_every_driver(attack: Attack, sides: S
     assert attack.refused in getattr(error, "message", "") if attack.refused else error is None
     sides.same_tree()
     assert not scene.canary_is_hurt()
+
+
+@pytest.mark.parametrize("seconds", [1 << 40, 15032385535, -2147483648, -99999999999])
+def test_a_time_beyond_a_file_system_s_is_the_same_by_every_driver(seconds: int, tmp_path: Path) -> None:
+    sides = Sides(tmp_path)
+    member = pax({b"mtime": b"%d.5" % seconds})
+    assert sides.take(archive(member, file(b"a", b"x"), member, directory(b"d/"), member, symlink(b"l", b"a"))) is None
+    found = sides.same_tree()
+    assert {seen.mtime // 10**9 for name, seen in found.items() if name in (b"a", b"d", b"l")} == {
+        min(max(seconds, -2147483648), 15032385535)
+    }

@@ -154,6 +154,19 @@ def test_numbers_come_in_octal_in_base_256_and_in_decimal() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "nearest"),
+    [
+        (1 << 40, 15032385535), (15032385536, 15032385535), (15032385535, 15032385535), (15032385534, 15032385534),
+        (-99999999999, -2147483648), (-2147483649, -2147483648), (-2147483647, -2147483647),
+    ],
+)  # fmt: skip
+def test_a_time_that_not_every_file_system_holds_is_the_nearest_that_all_do(seconds: int, nearest: int) -> None:
+    binary = file(b"x", mtime=b"\x80" + seconds.to_bytes(11, "big") if seconds > 0 else seconds.to_bytes(12, "big", signed=True))
+    for members in (archive(pax({b"mtime": b"%d" % seconds}), file(b"x")), archive(binary)):
+        assert {entry.mtime for entry in reader(members)} == {nearest * 1_000_000_000}
+
+
+@pytest.mark.parametrize(
     ("text", "nanoseconds"),
     [
         (b"0", 0),
