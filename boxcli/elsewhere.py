@@ -65,7 +65,6 @@ OPTIONS = {
     "--ipc": _OWN,
     "--uts": _OWN,
     "--cgroupns": _OWN,
-    "--userns": "user namespaces are not supported yet",
     "--sysctl": _LATER,
     "--log-driver": "the log is kept in the store: 'box logs' shows it",
     "--log-opt": "the log is kept in the store: 'box logs' shows it",

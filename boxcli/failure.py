@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 READER_GONE = 141
+MOST_MISTAKES = 10  # of a Boxfile, that are shown at once
 
 # What the machine may answer to any call, and is nobody's bug.
 CIRCUMSTANCES = (EACCES, EDQUOT, EFBIG, EIO, EMFILE, ENFILE, ENOMEM, ENOSPC, EPERM, EROFS)
@@ -41,9 +42,7 @@ def report(error: BaseException, failure_status: int = 0) -> int:
             say("this directory is gone", "go to another: cd")
             return _status(UsageError.exit_status, failure_status)
         if isinstance(error, BoxfileError):
-            from boxfile.diagnostics import render
-
-            print(render(error, color=escapes.colors(sys.stderr)), file=sys.stderr)
+            _say_place(error)
             return failure_status or error.exit_status
         if isinstance(error, BuildError):
             _say_step(error)
@@ -85,9 +84,22 @@ def _say_step(error: BuildError) -> None:
         clean = escapes.cleaner(sys.stderr)
         for line in error.tail.split("\n"):
             print(f"  | {clean(line)}", file=sys.stderr)
+    if error.place is not None:
+        _say_place(error.place)
+        return
     if error.step:
         print(f"box: {escapes.one_line(error.step)}", file=sys.stderr)
     say(error.message, error.hint)
+
+
+def _say_place(error: BoxfileError) -> None:
+    from boxfile.diagnostics import render
+
+    for one in (error, *error.others[: MOST_MISTAKES - 1]):
+        print(render(one, color=escapes.colors(sys.stderr)), file=sys.stderr)
+    more = len(error.others) + 1 - MOST_MISTAKES
+    if more > 0:
+        print(f"and {more} more mistake{'s' if more > 1 else ''}", file=sys.stderr)
 
 
 def say(message: str, hint: str = "") -> None:

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_OF_DOCKERFILES = ("FROM ", "ARG ")
 VERSION = 1
 """The version of the language that this package reads."""
 
@@ -76,26 +77,34 @@ DOCUMENT_KEYS = {
 def parse(text: str, *, path: str = "Boxfile", args: Mapping[str, str] | None = None) -> Plan:
     """The plan that a Boxfile's text says, with `args` for its arguments.
 
-    Pure: opens nothing, asks nothing. Raises BoxfileError, with its place, for the first thing that is wrong, and nothing else
-    whatever the text is. `path` is only said in errors and in the plan.
+    Pure: opens nothing, asks nothing. Raises BoxfileError, with its place, for the first thing that is wrong (with the `others`),
+    and nothing else whatever the text is. `path` is only said in errors and in the plan.
     """
     source = Source(text, path)
     root = compose(source)
     reader = Reader(source, Arguments({}, {}))
-    document = expect_mapping(reader, root, "a Boxfile", "a Boxfile is a mapping: start with 'box: 1' and a 'base'")
+    hint = "a Boxfile is a mapping: start with 'box: 1' and a 'base'"
+    if isinstance(root, Scalar) and root.value.startswith(_OF_DOCKERFILES):
+        hint = "this is a Dockerfile, which box does not read: write its steps as a Boxfile, from 'box: 1' and a 'base' on"
+    document = expect_mapping(reader, root, "a Boxfile", hint)
+    if "box" in document.pairs:  # in another version all else may be right
+        _version(reader, document.pairs["box"][1])
     declared = document.pairs.get("args")
     if declared:
         reader.arguments = Arguments(dict(ARGS.read(reader, declared[1])), dict(args or {}))
     else:
         reader.arguments = Arguments({}, dict(args or {}))
-    values = read_fields(reader, document, DOCUMENT_KEYS, where="a Boxfile", meant=intents.DOCUMENT)
+    values = read_fields(reader, document, DOCUMENT_KEYS, where="a Boxfile", meant=intents.DOCUMENT, each=True)
     for name in reader.arguments.unknown():
         place = declared[0] if declared else document
         hint = reader.arguments.hint_for(name) if is_argument_name(name) else ""
         error = reader.source.error(
             f"no argument named {quoted(name)}", line=place.line, column=place.column, width=place.width, hint=hint
         )
-        raise error
+        reader.mistakes.append(error)
+    if reader.mistakes:
+        first, *first.others = reader.mistakes
+        raise first
     return Plan(
         path=path,
         version=values["box"],

@@ -6,6 +6,7 @@ from boxfile.arguments import TEXT_LIMIT, Arguments, Misuse
 from boxfile.likeness import listed, nearest, quoted, shown
 from boxfile.nodes import Mapping, Node, Scalar, Sequence
 from boxfile.scalars import is_null, resolve
+from store.errors import BoxfileError
 from store.record import Record
 
 TYPE_CHECKING = False
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from boxfile.source import Source
-    from store.errors import BoxfileError
 
     Schema = dict[str, Any]
 
@@ -42,11 +42,12 @@ class Key(Record):
 class Reader:
     """One reading of one document: where errors point, and the arguments."""
 
-    __slots__ = ("_spent", "arguments", "source")
+    __slots__ = ("_spent", "arguments", "mistakes", "source")
 
     def __init__(self, source: Source, arguments: Arguments) -> None:
         self.source = source
         self.arguments = arguments
+        self.mistakes: list[BoxfileError] = []  # after which reading went on, in the order in which they were found
         self._spent = 0
 
     def error(self, node: Node, message: str, *, hint: str = "") -> BoxfileError:
@@ -57,7 +58,7 @@ class Reader:
         if not isinstance(node, Scalar):
             raise self.error(node, f"expected {wanted}, found {node.noun}", hint=self._brace_hint(node))
         if node.plain and is_null(node.value):
-            found = "nothing" if not node.value else f"null ({node.value})"
+            found = "nothing" if not node.value else "null"
             raise self.error(
                 node, f"expected {wanted}, found {found}", hint='write "" for an empty text' if wanted == "a text" else ""
             )
@@ -107,20 +108,33 @@ class Reader:
 
 
 def read_fields(
-    reader: Reader, node: Mapping, table: dict[str, Key], *, where: str, meant: dict[str, str] | None = None
+    reader: Reader, node: Mapping, table: dict[str, Key], *, where: str, meant: dict[str, str] | None = None, each: bool = False
 ) -> dict[str, Any]:
-    """The values of a mapping with known keys, by field name; keys that are not there are left out."""
+    """The values of a mapping with known keys, by field name; keys that are not there are left out. With `each`, a mistake in one
+    does not keep the others from being read."""
     values: dict[str, Any] = {}
-    for name, (key, value) in node.pairs.items():
+
+    def read(name: str, key: Scalar, value: Node) -> None:
         known = table.get(name)
         if known is None:
             raise unknown_key(reader, key, table, meant=meant or {})
         if known.kind is None:
             raise not_yet(reader, key, name)
         values[known.field or name] = known.kind.read(reader, value)
+
+    for name, (key, value) in node.pairs.items():
+        try:
+            read(name, key, value)
+        except BoxfileError as err:
+            if not each:
+                raise
+            reader.mistakes.append(err)
     for name, known in table.items():
         if known.required and name not in node.pairs:
-            raise reader.error(node, f"no '{name}' in {where}", hint=f"such as '{known.example}'")
+            missing = reader.error(node, f"no '{name}' in {where}", hint=f"such as '{known.example}'")
+            if not each:
+                raise missing
+            reader.mistakes.append(missing)
     return values
 
 
@@ -173,8 +187,11 @@ def fields_schema(table: dict[str, Key]) -> Schema:
     return {**schema, "required": required} if required else schema
 
 
-def list_of(kind: Kind, wanted: str, *, least: int = 0, most: int = 0, distinct: bool = False) -> Kind:
-    """A list of at least and at most so many (0: any number); read as a tuple."""
+def list_of(
+    kind: Kind, wanted: str, *, least: int = 0, most: int = 0, distinct: bool = False, each: bool = False, example: str = ""
+) -> Kind:
+    """A list of at least and at most so many (0: any number); read as a tuple. With `each`, a mistake in one does not keep the
+    other items from being read."""
 
     def read(reader: Reader, node: Node) -> tuple[Any, ...]:
         if not isinstance(node, Sequence):
@@ -183,6 +200,8 @@ def list_of(kind: Kind, wanted: str, *, least: int = 0, most: int = 0, distinct:
                 if isinstance(node, Scalar) and node.value and len(node.value) < 40 and node.value.isprintable()
                 else ""
             )
+            if isinstance(node, Mapping) and example:
+                hint = example
             raise reader.error(node, f"expected {wanted}, found {describe(node)}", hint=hint)
         if len(node.items) < least:
             raise reader.error(node, f"expected {wanted}, found an empty list")
@@ -191,7 +210,13 @@ def list_of(kind: Kind, wanted: str, *, least: int = 0, most: int = 0, distinct:
         values: list[Any] = []
         seen: set[Any] = set()
         for item in node.items:
-            value = kind.read(reader, item)
+            try:
+                value = kind.read(reader, item)
+            except BoxfileError as err:
+                if not each:
+                    raise
+                reader.mistakes.append(err)
+                continue
             if distinct and value in seen:
                 raise reader.error(item, f"{quoted(str(value))} is here twice")
             seen.add(value)

@@ -228,6 +228,8 @@ def _step(reader: Reader, node: Node) -> plan.Step:
             word, _, rest = node.value.partition(" ")
             first = word.lower().rstrip(":")
             hint = f"did you mean '{first}: {rest}'?" if first in VERBS and rest else f"did you mean 'run: {node.value}'?"
+            if first in VERBS and not rest:
+                hint = f"such as '{VERBS[first].example}'"
         raise reader.error(node, f"expected a step, found {describe(node)}", hint=hint)
     name = _verb_of(reader, node)
     verb: Verb = VERBS[name]
@@ -286,4 +288,6 @@ def step_schema() -> dict[str, Any]:
     return {"anyOf": forms}
 
 
-STEPS = list_of(Kind(_step, {"$ref": "#/$defs/step"}), "a list of steps")
+STEPS = list_of(
+    Kind(_step, {"$ref": "#/$defs/step"}), "a list of steps", each=True, example="a '- ' before each step: '- run: make'"
+)

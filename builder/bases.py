@@ -12,17 +12,18 @@ from builder.cache import NEVER_BUILT, Miss, Result
 from builder.changeset import Changeset
 from builder.inputs import StatCache, changed_meanwhile, signature
 from builder.keys import Parts
+from builder.places import located
 from builder.session import Session
 from builder.settings import Settings, history_of
 from builder.view import View
 from store.digest import Digest
-from store.errors import ArchiveError, BoxError, BoxfileError, BuildError, ReferenceMissing
+from store.errors import ArchiveError, BuildError, ReferenceMissing
 from store.images import Layer
 from store.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from boxfile import Base, HostBase, ImageBase, Place, TarballBase
+    from boxfile import Base, HostBase, ImageBase, TarballBase
 
 
 _NO_PLATFORM: Mapping[str, object] = {}  # this machine's
@@ -68,21 +69,7 @@ def start(base: Base, session: Session) -> Start:
                 return _image(base, session)
         return Start((), Settings())
     except (BuildError, ArchiveError) as err:
-        raise _wrong(base.at, session, err) from err
-
-
-def _wrong(at: Place, session: Session, err: BoxError) -> BoxfileError:
-    path = session.plan.path
-    return BoxfileError(err.message, path=path, line=at.line, column=at.column, source=_line(path, at.line), hint=err.hint)
-
-
-def _line(path: str, number: int) -> str:
-    """The Boxfile's line, to be shown; nothing where the file can no longer be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return next((line.rstrip("\n") for index, line in enumerate(file, 1) if index == number), "")
-    except (OSError, UnicodeDecodeError):
-        return ""
+        raise located(err, session.plan.path, base.at) from err
 
 
 def _tarball(base: TarballBase, session: Session) -> Start:
@@ -176,7 +163,7 @@ def _image(base: ImageBase, session: Session) -> Start:
     try:
         _, image = session.store.use_image(base.reference)
     except ReferenceMissing as err:
-        raise _wrong(base.at, session, err) from err
+        raise located(err, session.plan.path, base.at) from err
     what = f"the config of {base.reference}"
     for layer in image.layers:
         if not session.store.blobs.has(layer.descriptor.digest):

@@ -13,6 +13,7 @@ from builder.changeset import Changeset
 from builder.epoch import epoch_of, written
 from builder.inputs import Context, StatCache
 from builder.keys import Parts
+from builder.places import located
 from builder.progress import Progress, Silent
 from builder.session import Session
 from builder.settings import Settings
@@ -26,7 +27,7 @@ from store.references import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from boxfile import Plan, Step
+    from boxfile import Place, Plan, Step
 
 
 class Done(Record):
@@ -101,7 +102,7 @@ def _short(text: str) -> str:
 class Building:
     """The state that goes from step to step: the layers so far and the settings in force."""
 
-    __slots__ = ("chain", "done", "history", "parts", "session", "settings")
+    __slots__ = ("chain", "done", "history", "parts", "selections", "session", "settings")
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -110,10 +111,12 @@ class Building:
         self.history: list[dict[str, object]] = []
         self.parts: list[Parts | None] = []
         self.done: list[Done] = []
+        self.selections: dict[int, copying.Selection] = {}
 
     def run(self) -> tuple[Descriptor, tuple[Done, ...]]:
         """All of it, up to the image's manifest."""
         session, plan = self.session, self.session.plan
+        self._select()
         try:
             session.progress.step_started(0, len(plan.steps), bases.shown(plan.base))
             base = bases.start(plan.base, session)
@@ -125,7 +128,7 @@ class Building:
                 self.settings.reset(plan.config.reset)
             for number, step in enumerate(plan.steps, 1):
                 session.progress.step_started(number, len(plan.steps), step.text)
-                with named(f"{plan.path}:{step.at.line}: {step.text}"):
+                with named(f"{plan.path}:{step.at.line}: {step.text}", plan.path, step.at):
                     self._step(number, step)
         finally:
             # Also of a build that failed: the next one is compared with what was last tried.
@@ -142,6 +145,16 @@ class Building:
         descriptor = session.store.images.create(config, self.chain, annotations=annotations)
         origins.keep(session.store, descriptor.digest, self._origins(base))
         return descriptor, tuple(self.done)
+
+    def _select(self) -> None:
+        """Find what the copy steps take, before anything is done: a name that was mistyped is told now."""
+        from boxfile import CopyStep
+
+        plan = self.session.plan
+        for number, step in enumerate(plan.steps, 1):
+            if isinstance(step, CopyStep):
+                with named(f"{plan.path}:{step.at.line}: {step.text}", plan.path, step.at):
+                    self.selections[number] = copying.select(step, self.session.context)
 
     def _origins(self, base: bases.Start) -> origins.Origins:
         """Where the lines of the history were written; those of a base that is an image, as far as this machine knows."""
@@ -185,7 +198,7 @@ class Building:
         base = Parts(layers.top(self.chain), canonical(step), session.epoch)
         selection = surroundings = None
         if isinstance(step, CopyStep):
-            selection = copying.select(step, session.context)
+            selection = self.selections[number]
             base = copying.parts(step, selection, base)
         elif isinstance(step, RunStep):
             surroundings = runs.Surroundings(step, self.settings)
@@ -236,15 +249,19 @@ class Building:
 
 
 @contextmanager
-def named(step: str) -> Iterator[None]:
-    """What goes wrong in this block is said of `step`."""
+def named(step: str, path: str, at: Place) -> Iterator[None]:
+    """What goes wrong in this block is said of `step`, which stands in the Boxfile `path` at that place."""
     try:
-        yield
+        try:
+            yield
+        except BuildError:
+            raise
+        except BoxError as err:
+            raise BuildError(err.message, hint=err.hint) from err
+        except OSError as err:
+            where = f"{err.filename}: " if err.filename is not None else ""
+            raise BuildError(f"{where}{os.strerror(err.errno or 0).lower()}") from err
     except BuildError as err:
         err.step = err.step or step
+        err.place = err.place or located(err, path, at)
         raise
-    except BoxError as err:
-        raise BuildError(err.message, step=step, hint=err.hint) from err
-    except OSError as err:
-        where = f"{err.filename}: " if err.filename is not None else ""
-        raise BuildError(f"{where}{os.strerror(err.errno or 0).lower()}", step=step) from err

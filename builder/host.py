@@ -117,7 +117,7 @@ class Closure:
                 raise BuildError(f"this machine has no program {name!r}", hint="looked in " + os.fsdecode(b" ".join(SEARCHED)))
             path = found
         elif not os.path.exists(path):
-            raise BuildError(f"this machine has no {name}")
+            raise BuildError(f"this machine has no {name!r}")
         self.add(path)
 
     @staticmethod

@@ -43,7 +43,7 @@ class UsageError(BoxError):
 
 
 class BoxfileError(BoxError):
-    """A mistake in a Boxfile at `path:line:column` (both counted from 1); `source` is the line's text."""
+    """A mistake in a Boxfile at `path:line:column` (both counted from 1); `source` is the line's text. `others` are more."""
 
     exit_status = 2
 
@@ -56,14 +56,16 @@ class BoxfileError(BoxError):
         self.column = column
         self.source = source
         self.width = width
+        self.others: list[BoxfileError] = []
 
 
 class BuildError(BoxError):
-    """A build stopped; `step` names the step as the user wrote it, with its place."""
+    """A build stopped; `step` names the step as the user wrote it, with its place. `place` says the same with the step's line."""
 
     def __init__(self, message: str, *, step: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.step = step
+        self.place: BoxfileError | None = None
 
 
 class StepFailed(BuildError):

@@ -10,7 +10,7 @@ from _signal import signal as set_handler
 from boxcli import readers
 from boxcli.main import variable
 from boxcli.table import Argument, Option, Values, Verb
-from store.errors import UsageError
+from store.errors import StepFailed, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ VERB = Verb(
 def main(values: Values) -> int:
     """Build it; print the image's id."""
     import boxfile
-    from boxcli.progress import view
+    from boxcli.progress import Plain, view
     from builder.build import build
     from builder.progress import Silent
     from store.layout import Store
@@ -87,6 +87,10 @@ def main(values: Values) -> int:
             for tag in tags[1:]:
                 store.references.set(tag, built.descriptor)
             identity = str(store.images.load(built.descriptor).id)
+    except StepFailed as error:
+        if isinstance(watched, Plain):
+            error.tail = ""  # it was printed as it came
+        raise
     finally:
         if watched is not None:
             watched.close()
@@ -146,6 +150,8 @@ def _read(path: str) -> bytes:
             return file.read(SIZE_LIMIT + 1)
     except FileNotFoundError as err:
         hint = "make one, or name another: box build PATH" if os.path.basename(path) == "Boxfile" else ""
+        if hint and os.path.exists(path.removesuffix("Boxfile") + "Dockerfile"):
+            hint = "there is a Dockerfile, which box does not read: write its steps as a Boxfile (the README has them all)"
         raise UsageError(f"there is no {path}", hint=hint) from err
     except (IsADirectoryError, PermissionError) as err:
         raise UsageError(f"cannot read {path}: {(err.strerror or '').lower()}") from err

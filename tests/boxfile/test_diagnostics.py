@@ -102,3 +102,51 @@ def test_an_error_of_the_parser_points_at_a_line_of_the_text() -> None:
     assert (caught.value.path, caught.value.line, caught.value.column, caught.value.width) == ("p", 3, 1, 5)
     assert caught.value.source == "stpes: []"
     assert caught.value.exit_status == 2
+
+
+MANY = """\
+box: 1
+base: scratch
+steps:
+  - env: {D: null}
+  - run
+  - mkdirr: /x
+  - mkdir: /fine
+  - mkdir: relative
+nmae: app
+config: {volumes: [a]}
+"""
+
+
+def test_every_mistake_is_found_at_once_in_the_order_of_the_text() -> None:
+    with pytest.raises(BoxfileError) as caught:
+        parse(MANY)
+    found = [caught.value, *caught.value.others]
+    assert [(one.line, one.column, one.hint) for one in found] == [
+        (4, 14, 'write "" for an empty text'),
+        (5, 5, "such as 'run: make'"),
+        (6, 5, "did you mean 'mkdir'?"),
+        (8, 12, "did you mean '/relative'?"),
+        (9, 1, "did you mean 'name'?"),
+        (10, 20, "did you mean '/a'?"),
+    ]
+    assert found[0].message == "expected a text, found null"
+
+
+def test_of_another_version_only_that_is_told() -> None:
+    with pytest.raises(BoxfileError) as caught:
+        parse("box: 2\nbase: scratch\nnew: key\n")
+    assert (caught.value.line, caught.value.others) == (1, [])
+
+
+@pytest.mark.parametrize("text", ["FROM debian:12\nRUN apt-get update\n", "# syntax=x\nARG A=1\nFROM debian\n"])
+def test_a_dockerfile_is_recognised(text: str) -> None:
+    with pytest.raises(BoxfileError) as caught:
+        parse(text)
+    assert caught.value.hint.startswith("this is a Dockerfile, which box does not read")
+
+
+def test_steps_that_are_a_mapping_are_told_of_the_dash() -> None:
+    with pytest.raises(BoxfileError) as caught:
+        parse("box: 1\nbase: scratch\nsteps:\n  run: make\n")
+    assert caught.value.hint == "a '- ' before each step: '- run: make'"

@@ -291,3 +291,26 @@ def test_a_cached_build_reads_no_file_again(site: Site, monkeypatch: pytest.Monk
     assert len(read) == 200
     site.build(*FILES)
     assert len(read) == 200
+
+
+def test_a_source_that_is_not_there_is_told_before_the_first_step(site: Site) -> None:
+    site.fill(a="1")
+    for source in ("nope", "*.nope"):
+        step = f"copy: {{from: [a, '{source}'], to: /b/}}"
+        site.fill(Boxfile=f"box: 1\nbase: scratch\nsteps:\n  - mkdir: /done\n  - copy: a -> /a\n  - {step}\n")
+        with pytest.raises(BuildError) as caught:
+            site.build("mkdir: /done", "copy: a -> /a", step)
+        place = caught.value.place
+        assert place is not None
+        assert (place.line, place.source[place.column - 1 :][: place.width]) == (6, source)
+    assert site.told.started == site.told.done == []
+
+
+def test_a_step_that_fails_is_shown_with_its_line(site: Site) -> None:
+    site.fill(Boxfile="box: 1\nbase: scratch\nsteps:\n  - mkdir: {path: /a, owner: nobodyy}\n")
+    with pytest.raises(BuildError) as caught:
+        site.build("mkdir: {path: /a, owner: nobodyy}")
+    place = caught.value.place
+    assert place is not None
+    assert (place.line, place.column, place.width) == (4, 30, 7)
+    assert place.source == "  - mkdir: {path: /a, owner: nobodyy}"

@@ -70,7 +70,7 @@ def test_a_program_that_is_not_there_is_an_error(cache: StatCache) -> None:
     with pytest.raises(BuildError, match="this machine has no program 'no-such-thing'") as caught:
         host.closure(("no-such-thing",), cache)
     assert "/usr/bin" in caught.value.hint
-    with pytest.raises(BuildError, match="this machine has no /no/such/file"):
+    with pytest.raises(BuildError, match="this machine has no '/no/such/file'"):
         host.closure(("/no/such/file",), cache)
 
 

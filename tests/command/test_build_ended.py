@@ -66,3 +66,28 @@ def test_the_place_of_the_id_stays_as_it_was_when_a_build_fails(box: Box, tmp_pa
         box("build", "--iidfile", tmp_path / name, tmp_path, status=None)
     assert (tmp_path / "old").read_text() == "old"
     assert not (tmp_path / "new").exists()
+
+
+def test_a_step_that_fails_is_shown_once_with_its_place(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "Boxfile").write_text("box: 1\nbase: {host: [sh]}\nsteps:\n  - run: echo said; exit 3\n")
+    plain = box("build", "--progress", "plain", ".", cwd=tmp_path, status=1).stderr
+    assert plain.count("| said\n") == 1
+    *_, place, gutter, line, caret, hint = plain.splitlines()
+    assert place == "Boxfile:4:5: the command exited with status 3"
+    assert (gutter, line, caret) == ("  |", "4 |   - run: echo said; exit 3", "  |     ^^^^^^^^^^^^^^^^^^^^^^")
+    assert hint.startswith("hint: its whole output is in ")
+    quiet = box("build", "-q", ".", cwd=tmp_path, status=1).stderr
+    assert quiet.splitlines()[:2] == ["  | said", "Boxfile:4:5: the command exited with status 3"]
+
+
+def test_ten_mistakes_of_a_boxfile_are_shown_and_the_others_counted(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "Boxfile").write_text("box: 1\nbase: scratch\nsteps:\n" + "  - mkdir: x\n" * 12)
+    said = box("build", ".", cwd=tmp_path, status=2).stderr
+    assert said.count("'x' is not an absolute path") == 10
+    assert said.endswith("and 2 more mistakes\n")
+
+
+def test_a_directory_with_a_dockerfile_alone_is_told_so(box: Box, tmp_path: Path) -> None:
+    assert "hint: make one" in box("build", ".", cwd=tmp_path, status=2).stderr
+    (tmp_path / "Dockerfile").write_text("FROM x\n")
+    assert "hint: there is a Dockerfile, which box does not read" in box("build", ".", cwd=tmp_path, status=2).stderr
