@@ -15,10 +15,11 @@ _STARTING, _ENDING = 60, 30  # seconds
 class Docker:
     """A running dockerd. It ends with `close`, or with the thread that started it."""
 
-    def __init__(self, directory: str, *options: str, own_network: bool = False) -> None:
+    def __init__(self, directory: str, *options: str, own_network: bool = False, over: "dict[str, str] | None" = None) -> None:
         """Start it, with more `options`, and wait until it answers. `directory` is new, and short: a socket's path has 108 bytes.
 
-        With `own_network` it has a network of its own, with a loopback device alone (a swarm makes bridges). Raises Failed.
+        `over` are files that lie over the machine's for it, by the path of those. With `own_network` it has a network of its own,
+        with a loopback device alone (a swarm makes bridges). Raises Failed.
         """
         self.directory = directory
         self.client = client()
@@ -27,11 +28,13 @@ class Docker:
         with open(f"{directory}/daemon.json", "w") as file:
             file.write("{}")  # not the machine's own /etc/docker/daemon.json
         self._log = f"{directory}/log"
+        binds = "".join([f"mount --bind {here} {there} && " for there, here in (over or {}).items()])
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
                 [
                     *("unshare", "--mount", "--propagation", "private", *(("--net",) if own_network else ()), "--"),
                     *(("sh", "-c", 'ip link set lo up && exec "$@"', "sh") if own_network else ()),
+                    *("sh", "-c", f'{binds}exec "$@"', "sh"),
                     *("setpriv", "--pdeathsig", "TERM", "--"),
                     *("dockerd", f"--config-file={directory}/daemon.json", f"--data-root={directory}/data"),
                     *(f"--exec-root={directory}/exec", f"--pidfile={directory}/pid", f"--host={self.host}"),

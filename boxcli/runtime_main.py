@@ -176,8 +176,19 @@ def _one(words: list[str], verb: str, *, most: int = 1) -> str:
 
 
 def _root(given: dict[str, Any]) -> str:
-    root: str = given.get("root", DEFAULT_ROOT)
+    root: str = given.get("root", "")
+    if not root:
+        own = os.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+        # As runc: podman of an ordinary user is root in a namespace of its own, and says of whom in no other way.
+        root = f"{own}/box-runtime" if own and os.environ.get(b"USER") != b"root" and _unprivileged() else DEFAULT_ROOT
     return _absolute(root)
+
+
+def _unprivileged() -> bool:
+    """Whether this is not the machine's root."""
+    from runtime.engine_state import in_user_namespace
+
+    return os.geteuid() != 0 or in_user_namespace()
 
 
 def _absolute(path: str) -> str:
@@ -208,6 +219,8 @@ def _creation(given: dict[str, Any]) -> Any:
 
     options = Options()
     options.config = _absolute(given["config"]) if "config" in given else ""
+    said = given.get("rootless", "auto")
+    options.rootless = said in ("true", "1") if said != "auto" else _unprivileged()
     options.pid_file = given.get("pid_file", "")
     options.console_socket = given.get("console_socket", "")
     options.no_pivot = given.get("no_pivot", False)

@@ -7,7 +7,6 @@ from runtime import linux
 from runtime.bundle import Bundle, Place
 from runtime.program import AT_FDCWD, Program
 from store.errors import RunError
-from store.prepared import read_text
 from store.syscalls import open_how
 
 CLONE_FLAGS = {
@@ -38,11 +37,6 @@ def open_namespace(kind: str, path: str) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as err:
         raise RunError(f"cannot join the {kind} namespace {path}: {(err.strerror or '').lower()}") from err
-
-
-def in_user_namespace() -> bool:
-    """Whether this process' own user namespace is not the machine's."""
-    return read_text("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
 
 
 def emit_joining_by_path(program: Program, bundle: Bundle, opened: list[int]) -> None:

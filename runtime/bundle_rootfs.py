@@ -10,8 +10,8 @@ import posix as os
 from runtime.bundle import Bundle
 from runtime.bundle_devices import Device, emit_devices, open_nodes
 from runtime.bundle_mounts import MS_SLAVE, PROPAGATIONS, BundleMount
-from runtime.bundle_namespaces import in_user_namespace
 from runtime.bundle_sources import clone, copy_up
+from runtime.engine_state import in_user_namespace
 from runtime.program import AT_FDCWD, EEXIST, ENOENT, ENOTDIR, EPERM, EROFS, Program, Result, text
 from runtime.rootfs import open_mount_point, parts_of
 from runtime.steps import TIOCSCTTY

@@ -7,14 +7,12 @@ waits.
 
 import posix as os
 
-from runtime import linux
 from runtime.bundle import Bundle, Place, Process
 from runtime.bundle_namespaces import open_namespace
 from runtime.confinement import LIMITS, NO_LIMIT
 from runtime.id_maps import IdMaps, checked, make_namespace
-from runtime.program import EPERM, Failure, Program
-from runtime.spawn import spawn
-from store.errors import BoxError, RunError, SetupFailed
+from runtime.program import EPERM, Program
+from store.errors import RunError, SetupFailed
 from store.syscalls import libc
 
 TYPE_CHECKING = False
@@ -46,14 +44,14 @@ def _ranges(place: Place) -> "Ranges":
 
 
 class Users:
-    """The user namespace. `maps` are those of a new one; `path` is where one to join is, and `descriptor` what is open there."""
+    """The user namespace. `maps` are those of a new one; `path` is where one to join is."""
 
-    __slots__ = ("_held", "_release", "descriptor", "maps", "path")
+    __slots__ = ("_held", "_release", "maps", "path")
 
     def __init__(self, bundle: Bundle) -> None:
         """Reads the maps. Raises RunError for what cannot be the container's."""
         self.path = bundle.namespaces["user"]
-        self.descriptor = self._held = self._release = -1
+        self._held = self._release = -1
         self.maps: IdMaps | None = None
         if self.path:
             return
@@ -138,69 +136,3 @@ def set_limits(pid: int, process: Process) -> None:
             libc("prlimit64", pid, LIMITS.index(name), values, None)
         except OSError as err:
             raise SetupFailed(f"set the limit {name} to {soft}:{hard}", err.errno or 0, os.strerror(err.errno or 0)) from err
-
-
-def spawn_among(
-    users: Users, namespaces: "list[tuple[int, int, str]]", process: Process, program: Program, flags: int, group: str
-) -> "tuple[int, Failure | None]":
-    """`spawn` into the user namespace that `users` has open. Only from inside of it can namespaces be made that are its own, and
-    who has entered it cannot go back: so a copy of this process does it, whose child becomes this one's.
-
-    `namespaces` are joined before (see runtime.joining.spawn_in); `group` is the v2 directory to be born in, or empty.
-    """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    helper = os.fork()
-    if helper == 0:
-        _serve(writer, users, namespaces, process, program, flags, group)
-    os.close(writer)
-    message = b""
-    while piece := os.read(reader, 65536):
-        message += piece
-    os.close(reader)
-    os.waitpid(helper, 0)
-    said = message.decode("utf-8", "replace").split("\0")
-    if said[0] == "born":
-        return int(said[1]), None
-    if said[0] == "failed":
-        index = int(said[2])
-        return int(said[1]), Failure(program.calls[index] if index >= 0 else None, int(said[3]), [int(each) for each in said[4:]])
-    if said[0] == "error":
-        raise SetupFailed(said[1], int(said[2]), os.strerror(int(said[2])), path=said[3])
-    raise RunError(said[1] if len(said) > 1 else "the helper that joins the user namespace was killed")
-
-
-def _serve(
-    writer: int,
-    users: Users,
-    namespaces: "list[tuple[int, int, str]]",
-    process: Process,
-    program: Program,
-    flags: int,
-    group: str,
-) -> None:
-    try:
-        try:
-            if process.oom_score_adj is not None:
-                _tell("self", "oom_score_adj", str(process.oom_score_adj), f"set process.oomScoreAdj to {process.oom_score_adj}")
-            if group:
-                descriptor = os.open(f"{group}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-                os.write(descriptor, b"0")
-                os.close(descriptor)
-            for namespace, kind, path in [*namespaces, (users.descriptor, linux.CLONE_NEWUSER, users.path)]:
-                try:
-                    linux.setns(namespace, kind)
-                except OSError as err:
-                    raise SetupFailed("join the namespace", err.errno or 0, "", path=path) from err
-            pid, failure = spawn(program, flags | linux.CLONE_PARENT)
-            if failure is None:
-                said = ["born", str(pid)]
-            else:
-                index = program.calls.index(failure.call) if failure.call else -1
-                said = ["failed", str(pid), str(index), str(failure.errno), *map(str, failure.executions)]
-        except SetupFailed as err:
-            said = ["error", err.action, str(err.errno), err.path]
-        except (BoxError, OSError) as err:
-            said = ["refused", str(err)]
-        os.write(writer, "\0".join(said).encode())
-    finally:
-        os._exit(0)

@@ -63,6 +63,7 @@ class Options:
         "no_pivot",
         "pid_file",
         "preserved",
+        "rootless",
         "terminal",
     )
 
@@ -75,6 +76,7 @@ class Options:
         self.preserved = self.listening = 0  # descriptors behind the first three; of these, the first are systemd's sockets
         self.manager = "cgroupfs"
         self.no_pivot = self.no_keyring = False
+        self.rootless = False  # what only the machine's root may limit is left out, with a warning
 
 
 def create(root: str, identity: str, directory: str, options: Options, *, stdio: tuple[int, int, int] = (0, 1, 2)) -> list[str]:
@@ -131,8 +133,15 @@ class _Maker:
         for name in ("start", "result"):
             os.mkfifo(f"{container.path}/{name}", 0o600)
         group = self._group = ContainerCgroup.create(
-            bundle.cgroups_path or None, container.identity, bundle.linux.get("resources").value, self._options.manager
+            bundle.cgroups_path or None,
+            container.identity,
+            bundle.linux.get("resources").value,
+            options.manager,
+            rootless=options.rootless,
         )
+        if group.off:
+            bundle.warnings.append(f"without rights to control groups these are off: {', '.join(dict.fromkeys(group.off))}")
+        container.state["rootless"] = options.rootless
         container.state["cgroups"] = group.paths
         container.save()
         self._filter = filter_of(bundle.linux.get("seccomp"), container.root)
@@ -261,19 +270,22 @@ class _Maker:
         bundle, users = self._bundle, self._users
         flags = made_at_birth(bundle)
         born_in = open_born_in(bundle, self._opened)
-        if users and users.path:
-            from runtime.bundle_users import spawn_among
+        ready = None
+        if users and not users.path:
+            new_clocks = bundle.namespaces.get("time") == ""
+            ready = users.telling(process, clock_offsets(bundle.linux.get("timeOffsets")) if new_clocks else b"")
+        elif users:
+            descriptor = open_namespace("user", users.path)
+            self._open(descriptor)
+            born_in.append((descriptor, linux.CLONE_NEWUSER, users.path))
+        if born_in and (self._options.rootless or (users and users.path)):
+            from runtime.joining_aside import spawn_aside
 
-            users.descriptor = open_namespace("user", users.path)
-            self._open(users.descriptor)
-            return spawn_among(users, born_in, process, births, flags, group.paths.get("unified", ""))
+            score = process.oom_score_adj if users and users.path else None
+            return spawn_aside(born_in, births, flags, group=group.paths.get("unified", ""), score=score, ready=ready)
         directory = group.open_for_clone()
         if directory is not None:
             self._open(directory)
-        ready = None
-        if users:
-            new_clocks = bundle.namespaces.get("time") == ""
-            ready = users.telling(process, clock_offsets(bundle.linux.get("timeOffsets")) if new_clocks else b"")
         return spawn_in(born_in, births, flags, directory, ready)
 
     def _emit_waiting(self, program: Program, rootfs: BundleRootfs, names: "dict[str, int]", process: "Any") -> None:

@@ -12,7 +12,7 @@ from runtime.engine_console import resize, send_terminal
 from runtime.engine_filters import filter_of
 from runtime.engine_operations import bundle_of, group_of
 from runtime.engine_state import EngineContainer
-from runtime.joining import emit_joining, open_root, open_terminal_in, spawn_in
+from runtime.joining import JOINED, emit_joining, open_root, open_terminal_in, other_namespaces, spawn_in
 from runtime.program import Program
 from runtime.steps import emit_stdio
 from store.errors import BoxError, RunError, SetupFailed
@@ -106,7 +106,9 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
         users = "user" in bundle.namespaces
         if users:  # which it may not raise there any more
             emit_limits(program, process)
-        emit_joining(program, pidfd, inside, user_namespace=users)
+        rootless = container.state.get("rootless")
+        kinds = other_namespaces(target) if rootless else JOINED
+        emit_joining(program, pidfd, inside, user_namespace=users, kinds=kinds)
         stdio = (0, 1, 2)
         if process.terminal:
             master, slave = open_terminal_in(inside)
@@ -138,7 +140,12 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
         if directory is not None:
             opened.append(directory)
         born_in = [(pidfd, CLONE_FLAGS[kind], "") for kind in BORN_IN if kind == "pid" or kind in bundle.namespaces]
-        pid, failure = spawn_in(born_in, program, 0, directory, ready)
+        if rootless:
+            from runtime.joining_aside import spawn_aside
+
+            pid, failure = spawn_aside(born_in, program, 0, ready=ready)
+        else:
+            pid, failure = spawn_in(born_in, program, 0, directory, ready)
         if failure is not None:
             os.waitpid(pid, 0)
             raise _error(failure, process)

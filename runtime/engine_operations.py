@@ -21,7 +21,7 @@ _DEATH = 10.0  # seconds in which a killed process is expected to be gone
 
 def group_of(container: EngineContainer) -> ContainerCgroup:
     """The container's control groups."""
-    return ContainerCgroup.reopen(container.state.get("cgroups", {}))
+    return ContainerCgroup.reopen(container.state.get("cgroups", {}), rootless=container.state.get("rootless", False))
 
 
 def bundle_of(container: EngineContainer) -> Bundle:

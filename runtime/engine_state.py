@@ -170,6 +170,15 @@ def started_at(pid: int) -> int:
     return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
+def in_user_namespace() -> bool:
+    """Whether this process' own user namespace is not the machine's."""
+    fd = os.open("/proc/self/uid_map", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096).split() != [b"0", b"0", b"4294967295"]
+    finally:
+        os.close(fd)
+
+
 def spell(state: "dict[str, Any]") -> str:
     """The state as JSON text."""
     return encode(state)

@@ -13,7 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
+JOINED = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWNET | linux.CLONE_NEWCGROUP
+_BY_NAME = {
+    linux.CLONE_NEWNS: "mnt", linux.CLONE_NEWUTS: "uts", linux.CLONE_NEWIPC: "ipc", linux.CLONE_NEWNET: "net",
+    linux.CLONE_NEWCGROUP: "cgroup",
+}  # fmt: skip
 _PTMX = os.makedev(5, 2)
 _BORN_IN = {
     linux.CLONE_NEWPID: "pid", linux.CLONE_NEWTIME: "time", linux.CLONE_NEWNET: "net", linux.CLONE_NEWIPC: "ipc",
@@ -35,14 +39,24 @@ def open_root(pid: int, pidfd: int) -> int:
     return root
 
 
+def other_namespaces(pid: int) -> int:
+    """The CLONE_NEW* that `emit_joining` joins, without those that this process is in as well: to join one again takes rights."""
+    found = 0
+    for kind, name in _BY_NAME.items():
+        if os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
+            found |= kind
+    return found
+
+
 def has_user_namespace(pid: int) -> bool:
     """Whether the process has another user namespace than this one."""
     return os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
 
 
-def emit_joining(program: Program, pidfd: int, root: int, *, user_namespace: bool) -> None:
-    """Add the steps into the namespaces (all but those of `spawn_in`) of the process behind `pidfd`, and into its root."""
-    flags = _JOINED | (linux.CLONE_NEWUSER if user_namespace else 0)
+def emit_joining(program: Program, pidfd: int, root: int, *, user_namespace: bool, kinds: int = JOINED) -> None:
+    """Add the steps into the namespaces (`kinds`, by default all but those of `spawn_in`) of the process behind `pidfd`, and into
+    its root."""
+    flags = kinds | (linux.CLONE_NEWUSER if user_namespace else 0)
     program.call("setns", pidfd, flags, action="join the container's namespaces")
     if user_namespace:
         emit_root(program)
