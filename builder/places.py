@@ -15,7 +15,7 @@ def located(err: BoxError, path: str, at: "Place") -> BoxfileError:
     """`err` at that place of the Boxfile; under what its message quotes, where that stands there as a word of its own."""
     lines = _lines(path, at.line)
     line, column, width = at.line, at.column, 0
-    for word in re.findall(r"'([^']+)'", err.message):
+    for word in re.findall(r"(?<!\w)'([^']+)'", err.message):
         pattern = re.compile(rf"(?<![\w./-]){re.escape(word)}(?![\w./-])")
         for number, text in enumerate(lines):
             found = pattern.search(text, at.column - 1 if not number else 0)
