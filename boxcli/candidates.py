@@ -6,7 +6,7 @@ from store.errors import BoxError
 
 
 def of(kind: str, root: str) -> list[str]:
-    """The names of this kind (image, container, `any` of both, mount, `end` of a copy) that are in `root`, sorted."""
+    """The names of this kind (image, container, `any` of both, volume, mount, `end` of a copy) that are in `root`, sorted."""
     import os
 
     if not os.path.isdir(root):
@@ -16,6 +16,14 @@ def of(kind: str, root: str) -> list[str]:
             return [*of("container", root), *of("image", root)]
         if kind == "end":
             return [name + ":" for name in of("any", root)]
+        if kind == "volume action":
+            from boxcli.volumes import VERBS
+
+            return list(VERBS)
+        if kind == "volume":
+            from runtime.volumes import all_volumes
+
+            return [volume.name for volume in all_volumes(root)]
         if kind == "mount":
             from store.mounts import all_mounts
 

@@ -29,6 +29,7 @@ SECTIONS = (
         ("create", "start", "restart", "stop", "kill", "pause", "unpause", "wait", "update", "rename", "rm", "commit"),
     ),
     ("Look at containers", ("ps", "logs", "attach", "inspect", "top", "stats")),
+    ("Volumes", ("volume",)),
     ("Images", ("images", "tag", "rmi", "history", "save", "load", "import")),
     ("Files", ("diff", "blame", "cp", "export", "mount", "umount")),
     ("Store", ("df", "gc", "prune", "fsck")),
@@ -101,7 +102,20 @@ class _Command(click.Command):
     failure_status = 0
 
 
-def _command(verb: Verb, root: str, driver: str = "") -> click.Command:
+def run_below(verb: Verb, main: Callable[[Values], int], argv: Sequence[str], root: str, driver: str) -> int:
+    """Run a verb that lies below another ("volume create") by click; the exit status."""
+    command = _command(verb, root, driver, main)
+    try:
+        with command.make_context(f"box {verb.name}", list(argv)) as context:
+            status = command.invoke(context)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.UsageError as wrong:
+        return _explain(wrong)
+    return status if isinstance(status, int) else 0
+
+
+def _command(verb: Verb, root: str, driver: str = "", main: Callable[[Values], int] | None = None) -> click.Command:
     parameters: list[click.Parameter] = []
     for option in verb.options:
         declared = [option.key, *option.flags]
@@ -131,8 +145,8 @@ def _command(verb: Verb, root: str, driver: str = "") -> click.Command:
     ]
 
     def call(**_: object) -> int:
-        module = front.load(verb.name)
-        status: int = module.main(_values(verb, click.get_current_context(), root, driver))
+        act = main or front.load(verb.name).main
+        status: int = act(_values(verb, click.get_current_context(), root, driver))
         return status
 
     command = _Command(

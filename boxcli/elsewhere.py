@@ -59,7 +59,6 @@ OPTIONS = {
     "--mac-address": _NETWORKS,
     "--network-alias": _NETWORKS,
     "--platform": _PLATFORM,
-    "--volumes-from": "name each directory: -v SRC:DST",
     "--group-add": "not supported yet; -u USER:GROUP names the one group",
     "--pid": _OWN,
     "--ipc": _OWN,

@@ -19,6 +19,10 @@ def in_use(root: str, *, running: bool = False) -> InUse:
             continue
         chains = [chain for path in container.record.get("lowers", []) if (chain := _chain(path))]
         trees.update(chains)
+        for mount in container.record.get("mounts", []):
+            if mount["kind"] == "image":
+                images.add(mount["digest"])
+                trees.update(chain for path in mount["trees"] if (chain := _chain(path)))
         if container.image_digest:
             images.add(container.manifest_digest or container.image_digest)
         else:

@@ -101,5 +101,11 @@ def _security(config: Mapping[str, Any]) -> list[str]:
 
 def _mount(mount: dict[str, Any]) -> dict[str, Any]:
     if mount["kind"] == "tmpfs":
-        return {"Type": "tmpfs", "Destination": mount["target"], "RW": True, "Size": mount["size"] or 0}
-    return {"Type": "bind", "Source": mount["source"], "Destination": mount["target"], "RW": not mount["read_only"]}
+        writable = not mount.get("read_only")
+        return {"Type": "tmpfs", "Destination": mount["target"], "RW": writable, "Size": mount["size"] or 0}
+    if mount["kind"] == "image":
+        return {"Type": "image", "Source": mount["image"], "Destination": mount["target"], "RW": False}
+    shown = {"Source": mount["source"], "Destination": mount["target"], "RW": not mount["read_only"]}
+    if mount.get("volume"):
+        return {"Type": "volume", "Name": mount["volume"], "Driver": "local", **shown}
+    return {"Type": "bind", **shown, "Propagation": mount.get("propagation") or "rprivate"}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 VERBS = (
     "build", "run", "exec", "create", "start", "restart", "ps", "logs", "attach", "stop", "kill", "pause", "unpause",
     "rename", "rm", "wait", "inspect", "top", "stats", "update", "commit",
+    "volume",
     "images", "tag", "rmi", "history", "save", "load", "import",
     "df", "gc", "prune", "fsck",
     "diff", "blame", "cp", "export", "mount", "umount",

@@ -5,6 +5,10 @@ On the hot path of `box run`: no `re` here.
 
 from runtime.spec import Bind, Tmpfs
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from boxcli.mount_options import Mount
+
 _DIGITS = frozenset("0123456789")
 _WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
@@ -121,31 +125,30 @@ def directory(text: str) -> str:
 
 
 def bind(text: str) -> Bind:
-    """SOURCE:TARGET[:ro|rw]."""
+    """SOURCE:TARGET[:ro|rw]; all else that `-v` may say is boxcli.mount_options'."""
     parts = text.split(":")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise ValueError(f"{text!r} is not SOURCE:TARGET or SOURCE:TARGET:ro")
-    source, target = parts[:2]
-    if "/" not in source and source not in (".", ".."):
-        raise ValueError(f"named volumes are not supported; for a directory here say './{source}'")
-    if parts[2:] not in ([], ["ro"], ["rw"]):
-        raise ValueError(f"{parts[2]!r} is not 'ro' or 'rw'")
-    return Bind(source, directory(target), parts[2:] == ["ro"])
+    if len(parts) in (2, 3) and "/" in parts[0] and parts[1][:1] == "/" and parts[2:] in ([], ["ro"], ["rw"]):
+        return Bind(parts[0], parts[1], parts[2:] == ["ro"])
+    from boxcli.mount_options import volume
+
+    return volume(text)
+
+
+def mount(text: str) -> "Mount":
+    """type=bind|volume|tmpfs|image,KEY=VALUE,..."""
+    from boxcli.mount_options import mount as read
+
+    return read(text)
 
 
 def tmpfs(text: str) -> Tmpfs:
-    """TARGET[:size=64m,mode=1777]; nosuid and nodev are always on."""
+    """TARGET[:size=64m,mode=1777,...]; nosuid and nodev are always on."""
     target, _, options = text.partition(":")
-    limit, mode = None, 0o1777
-    for option in options.split(",") if options else ():
-        key, _, value = option.partition("=")
-        if key == "size":
-            limit = size(value)
-        elif key == "mode" and value and set("01234567").issuperset(value) and len(value) <= 5:
-            mode = int(value, 8)
-        elif option not in ("rw", "nosuid", "nodev"):
-            raise ValueError(f"{option!r} is not size=SIZE or mode=MODE")
-    return Tmpfs(directory(target), limit, mode)
+    if not options:
+        return Tmpfs(directory(target))
+    from boxcli.mount_options import tmpfs as read
+
+    return read(target, options)
 
 
 def signal(text: str) -> int:

@@ -17,7 +17,7 @@ from runtime.journal import REGROUPED, Journal, reap
 from runtime.program import Failure, Program
 from runtime.rootfs import MOUNT_TREE, Rootfs, make_skeleton
 from runtime.spawn import spawn
-from runtime.spec import DEFAULT_PATH, Outcome, Spec
+from runtime.spec import DEFAULT_PATH, Bind, Outcome, Spec
 from runtime.steps import ENTER, emit_stdio, give
 from runtime.user_namespace import NoUserNamespace, UserNamespace, open_namespace
 from runtime.users import resolve
@@ -120,6 +120,7 @@ class Process:
     def record(self, outcome: Outcome) -> None:
         """The other half: leave its record, or with `removed` nothing."""
         if self.spec.removed:
+            self._discard_volumes()
             self.journal.remove()
         else:
             self.journal.ended(outcome.status, outcome.signal, time.time(), outcome.oom, reason=outcome.reason)
@@ -141,7 +142,17 @@ class Process:
         if group is not None:
             group.delete()
         self.close_namespace()
+        if not self.journal.woken:
+            self._discard_volumes()
         self.journal.abandon()
+
+    def _discard_volumes(self) -> None:
+        """Nothing of the container stays: nor do the volumes that were made for it alone."""
+        names = [each.volume for each in self.spec.mounts if isinstance(each, Bind) and each.anonymous]
+        if names:
+            from runtime.volumes import discard
+
+            discard(self.spec.root, names, self.spec.id)
 
     def close_namespace(self) -> None:
         """Give the container's ids back, if it has its own."""

@@ -172,10 +172,16 @@ def _where(command: Command, look: Look) -> str:
         text = f"there is no such file along the PATH {command.env['PATH']}"
     if not last:
         return text
-    from difflib import get_close_matches
+    near = _nearest(last, list(dict.fromkeys(each for folder in folders for each in _programs(folder, look))))
+    return f"did you mean {folder + slash + near!r}? {text}" if near else text
 
-    near = get_close_matches(last, dict.fromkeys(each for folder in folders for each in _programs(folder, look)), 1, 0.7)
-    return f"did you mean {folder + slash + near[0]!r}? {text}" if near else text
+
+def _nearest(word: str, names: list[str]) -> str | None:
+    from store.likeness import nearest
+
+    # A hundred at a time, as that looks at no more.
+    found = [near for first in range(0, len(names), 100) if (near := nearest(word, names[first : first + 100]))]
+    return nearest(word, found)
 
 
 def _programs(folder: str, look: Look) -> Iterator[str]:

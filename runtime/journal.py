@@ -19,7 +19,7 @@ import time
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
 from runtime.records import encode, write
-from runtime.spec import Bind, Spec
+from runtime.spec import Spec
 from store.errors import RunError
 from store.syscalls import exists
 
@@ -346,12 +346,7 @@ def chosen_name(identity: str) -> str:
 
 
 def _asked(spec: Spec) -> "dict[str, Value]":
-    mounts = [
-        {"kind": "bind", "source": mount.source, "target": mount.target, "read_only": mount.read_only}
-        if isinstance(mount, Bind)
-        else {"kind": "tmpfs", "target": mount.target, "size": mount.size, "mode": mount.mode}
-        for mount in spec.mounts
-    ]
+    mounts = [{"kind": mount.kind, **{name: getattr(mount, name) for name in mount.__slots__}} for mount in spec.mounts]
     fields = {name: getattr(spec, name) for name in Spec.__slots__ if name not in ("mounts", "root", "id", "guard", "warn")}
     return {"id": spec.id, **fields, "mounts": mounts}
 

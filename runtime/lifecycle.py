@@ -11,7 +11,8 @@ from runtime.cgroups import Cgroup
 from runtime.clients import EXIT
 from runtime.container import complete_environment, prepare, renew_work, require_root
 from runtime.journal import RENAMED, Journal, amend, claim_name, looked_after, mark, monitor_died, reap, release_name
-from runtime.spec import Spec
+from runtime.reaping import anonymous_volumes
+from runtime.spec import ImageTree, Spec
 from runtime.state import Container, Containers
 from store.errors import ContainerMissing, RunError
 
@@ -65,6 +66,7 @@ def wake(container: Container) -> tuple[Spec, Journal]:
         check_not_mounted(container)
         spec = now.spec()
         spec.lowers = _trees(now)
+        _find_images(spec)
         spec.upper, spec.work = journal.path + "/upper", journal.path + "/work"
         renew_work(spec)
         complete_environment(spec)
@@ -89,6 +91,17 @@ def _trees(container: Container) -> list[str]:
         if trees != lowers:
             amend(container.path, {"lowers": trees})
     return trees
+
+
+def _find_images(spec: Spec) -> None:
+    """The trees of the images that are mounted in it, made again as its own are."""
+    for each in spec.mounts:
+        if isinstance(each, ImageTree):
+            from store.layout import Store
+
+            store = Store.open(spec.root)
+            with store.leased():
+                each.trees = list(store.snapshots.trees(store.use_image(each.digest)[1].layers))
 
 
 def start(container: Container) -> None:
@@ -196,8 +209,9 @@ def wait(container: Container) -> int:
         time.sleep(0.01)
 
 
-def remove(container: Container, force: bool = False) -> None:
-    """Delete the container with all it wrote. Raises RunError when it runs or its files are mounted, unless `force` ends both."""
+def remove(container: Container, force: bool = False, *, volumes: bool = False) -> None:
+    """Delete the container with all it wrote, and with `volumes` those that were made for it alone. Raises RunError when it runs
+    or its files are mounted, unless `force` ends both."""
     if container.status == "running":
         if not force:
             raise RunError(f"container {container.name} is running", hint=f"stop it first, or 'box rm -f {container.name}'")
@@ -216,6 +230,10 @@ def remove(container: Container, force: bool = False) -> None:
             group = Cgroup(container.id)
             group.kill()
             group.delete()
+            if names := anonymous_volumes(container.record) if volumes or container.record.get("removed") else []:
+                from runtime.volumes import discard
+
+                discard(container.root, names, container.id)
             journal.remove()
             return
         if not os.path.isdir(container.path):

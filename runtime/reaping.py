@@ -8,7 +8,17 @@ from runtime.journal import Journal
 from runtime.records import read
 from store.errors import BoxError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
 KILLED = "the box process that looked after it was killed"
+
+
+def anonymous_volumes(record: "Mapping[str, Any]") -> list[str]:
+    """The volumes that were made for the container of this record alone."""
+    return [each["volume"] for each in record.get("mounts", []) if each.get("anonymous")]
 
 
 def bury(journal: Journal, identity: str) -> None:
@@ -23,6 +33,10 @@ def bury(journal: Journal, identity: str) -> None:
         group.delete()
         record = read(journal.path + "/journal")
         if record is None or record.get("removed") or "pid" not in record:
+            if record is not None and (names := anonymous_volumes(record)):
+                from runtime.volumes import discard
+
+                discard(journal.path.rpartition("/containers/")[0], names, identity)
             journal.remove()
         elif record["pid"] or not journal.put_back():
             journal.ended(137, 9, time.time(), False, KILLED)

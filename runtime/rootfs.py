@@ -10,7 +10,7 @@ Sources: OCI runtime-spec, config-linux.md, for the default file systems and dev
 import posix as os
 
 from runtime.program import AT_FDCWD, EBUSY, EINVAL, ENOENT, ENOTDIR, EPERM, Program, text
-from runtime.spec import Bind, Spec, Tmpfs
+from runtime.spec import Bind, ImageTree, Spec, Tmpfs
 from store.errors import RunError, SetupFailed
 from store.overlay import mount_overlay
 from store.syscalls import (
@@ -29,6 +29,8 @@ from store.syscalls import (
     MS_RDONLY,
     MS_REC,
     MS_REMOUNT,
+    MS_SHARED,
+    MS_SLAVE,
     OPEN_TREE_CLONE,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
@@ -46,6 +48,12 @@ _STRICT = MS_NOSUID | MS_NODEV | MS_NOEXEC
 _OWN = "find the directories of the container's own file systems"
 _INSIDE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 _S_IFCHR = 0o020000
+# Of all that is mounted below a bind, too. Only a shared one lets the container's mounts be seen outside, where there is a right
+# to mount; and then only if the source itself lies on a shared mount.
+_PROPAGATION = {
+    "": MS_PRIVATE, "private": MS_PRIVATE, "rprivate": MS_PRIVATE, "slave": MS_SLAVE, "rslave": MS_SLAVE, "shared": MS_SHARED,
+    "rshared": MS_SHARED,
+}  # fmt: skip
 
 # Directories become empty ones, files /dev/null; a path that a kernel does not have is passed over.
 MASKED_DIRECTORIES = ("/proc/acpi", "/proc/asound", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap")
@@ -236,8 +244,10 @@ class Rootfs:
             os.chown(name, *self._owner, dir_fd=directory, follow_symlinks=False)
 
     def _new_tmpfs(self, options: "list[tuple[str, str | None]]", attributes: int) -> int:
-        if self._owner is not None:
-            options = [*options, ("uid", str(self._owner[0])), ("gid", str(self._owner[1]))]
+        if self._namespace is not None:
+            given = dict(options)
+            user, group = self._namespace.maps.outside(int(given.pop("uid", None) or 0), int(given.pop("gid", None) or 0))
+            options = [*given.items(), ("uid", str(user)), ("gid", str(group))]
         return new_filesystem("tmpfs", options, attributes)
 
     def _cover(self, path: str, content: str) -> None:
@@ -269,27 +279,28 @@ class Rootfs:
         self.master, self.slave = open_terminal(self._pts)
         self._keep(self.slave)
 
-    def _open(self, wanted: Bind | Tmpfs) -> None:
+    def _open(self, wanted: Bind | Tmpfs | ImageTree) -> None:
+        directory = True
         if isinstance(wanted, Bind):
-            if not exists(wanted.source):
-                raise RunError(
-                    f"cannot bind {wanted.source}: there is no such file or directory",
-                    hint="box does not make it for you, since a typing error would then go unnoticed; create it first",
-                )
-            source = self._keep(open_tree(AT_FDCWD, wanted.source, OPEN_TREE_CLONE | AT_RECURSIVE))
+            source = self._keep(self._open_source(wanted))
             attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if wanted.read_only else 0)
             # All below it too: a submount would stay writable otherwise. And private: a clone is its original's peer, to which
             # a mount made in the one appears in the other.
-            mount_setattr(source, attributes, propagation=MS_PRIVATE, recursive=True)
+            mount_setattr(source, attributes, propagation=_PROPAGATION[wanted.propagation], recursive=True)
             if self._mapping >= 0:
                 self._map(source)
             directory = os.stat(source).st_mode & 0o170000 == 0o040000
-        else:
-            options: list[tuple[str, str | None]] = [("mode", f"{wanted.mode:o}")]
+        elif isinstance(wanted, Tmpfs):
+            options: list[tuple[str, str | None]] = [("mode", f"{wanted.mode:o}"), *wanted.options.items()]
             if wanted.size is not None:
                 options.append(("size", str(wanted.size)))
-            source = self._keep(self._new_tmpfs(options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV))
-            directory = True
+            attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (MOUNT_ATTR_RDONLY if wanted.read_only else 0)
+            source = self._keep(self._new_tmpfs(options, attributes | (0 if wanted.executable else MOUNT_ATTR_NOEXEC)))
+        else:
+            from runtime.volumes import open_image
+
+            source = self._keep(open_image(wanted, self._mapping))
+            directory = os.stat(source).st_mode & 0o170000 == 0o040000
         parts = parts_of(wanted.target)
         if not parts or parts[0] in ("proc", "sys") or parts == ["dev"]:
             raise RunError(
@@ -313,6 +324,19 @@ class Rootfs:
         except OSError as err:
             if err.errno not in (EPERM, EINVAL):  # EPERM: it is so mapped already
                 raise
+
+    def _open_source(self, wanted: Bind) -> int:
+        """A detached clone of what is to be seen."""
+        if wanted.volume:
+            from runtime.volumes import provide
+
+            return provide(self._spec.root, wanted, [*self._spec.lowers, self._spec.root + "/skeleton"])
+        if not exists(wanted.source):
+            raise RunError(
+                f"cannot bind {wanted.source}: there is no such file or directory",
+                hint="box does not make it for you, since a typing error would then go unnoticed; create it first",
+            )
+        return open_tree(AT_FDCWD, wanted.source, OPEN_TREE_CLONE | (AT_RECURSIVE if wanted.recursive else 0))
 
     def _find(self, path: str, *, directory: bool) -> int:
         """`open_mount_point` of `path` as the container will see it: in what is mounted above it, else in the image's tree."""

@@ -12,31 +12,64 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 class Bind:
     """A file or directory of this machine, seen in the container at `target` (an absolute path); with `read_only`, as all
-    below it is."""
+    below it is, and with what is mounted below it if `recursive`.
 
-    __slots__ = ("read_only", "source", "target")
+    With a `volume` it is that volume of the store, made where it is missing (`anonymous`: for this container alone) and, unless
+    `no_copy`, filled with what the image has at `target` where it is empty; `subpath` is the part of it that is shown, and
+    `source` says where it lies. `propagation` is that of mounts: private when empty, or [r]private, [r]slave, [r]shared.
+    """
 
-    def __init__(self, source: str, target: str, read_only: bool = False) -> None:
+    __slots__ = ("anonymous", "no_copy", "propagation", "read_only", "recursive", "source", "subpath", "target", "volume")
+    kind = "bind"
+
+    def __init__(self, source: str, target: str, read_only: bool = False, volume: str = "") -> None:
         self.source = source
         self.target = target
         self.read_only = read_only
+        self.volume = volume
+        self.anonymous = self.no_copy = False
+        self.recursive = True
+        self.subpath = self.propagation = ""
 
     def __str__(self) -> str:
-        return f"bind {self.source} at {self.target}" + (" (read-only)" if self.read_only else "")
+        what = f"volume {self.volume}" if self.volume else f"bind {self.source}"
+        return f"{what} at {self.target}" + (" (read-only)" if self.read_only else "")
 
 
 class Tmpfs:
-    """An empty file system in memory at `target`, of at most `size` bytes (None: half the memory), its root of `mode`."""
+    """An empty file system in memory at `target`, of at most `size` bytes (None: half the memory), its root of `mode`; `options`
+    are more of tmpfs' own (uid, gid, nr_inodes)."""
 
-    __slots__ = ("mode", "size", "target")
+    __slots__ = ("executable", "mode", "options", "read_only", "size", "target")
+    kind = "tmpfs"
 
     def __init__(self, target: str, size: int | None = None, mode: int = 0o1777) -> None:
         self.target = target
         self.size = size
         self.mode = mode
+        self.read_only = False
+        self.executable = True
+        self.options: dict[str, str] = {}
 
     def __str__(self) -> str:
         return f"tmpfs at {self.target}"
+
+
+class ImageTree:
+    """The files of an image, read-only, at `target`: `trees`, the topmost first; `subpath` is the part that is shown."""
+
+    __slots__ = ("digest", "image", "subpath", "target", "trees")
+    kind = "image"
+
+    def __init__(self, image: str, target: str, subpath: str = "") -> None:
+        self.image = image
+        self.target = target
+        self.subpath = subpath
+        self.digest = ""
+        self.trees: list[str] = []
+
+    def __str__(self) -> str:
+        return f"image {self.image} at {self.target}"
 
 
 class Spec:
@@ -118,7 +151,7 @@ class Spec:
         self.upper = ""
         self.work = ""
         self.read_only = False
-        self.mounts: list[Bind | Tmpfs] = []
+        self.mounts: list[Bind | Tmpfs | ImageTree] = []
         self.add_hosts: list[str] = []
         self.pids_limit = 1024
         self.memory: int | None = None

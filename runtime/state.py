@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.journal import chosen_name, reap
 from runtime.records import read
-from runtime.spec import Bind, Spec, Tmpfs
+from runtime.spec import Bind, ImageTree, Spec, Tmpfs
 from store.errors import ContainerMissing, RunError
 from store.format import check_format
 from store.record import Record
@@ -76,13 +76,21 @@ class Container(Record):
                 setattr(spec, name, record[name])
         spec.id = self.id
         spec.ulimits = [(name, soft, hard) for name, soft, hard in record["ulimits"]]
-        spec.mounts = [
-            Bind(mount["source"], mount["target"], mount["read_only"])
-            if mount["kind"] == "bind"
-            else Tmpfs(mount["target"], mount["size"], mount["mode"])
-            for mount in record["mounts"]
-        ]
+        spec.mounts = [mount_of(mount) for mount in record["mounts"]]
         return spec
+
+
+def mount_of(record: Mapping[str, Any]) -> Bind | Tmpfs | ImageTree:
+    """A mount as its container's journal has it."""
+    made: Bind | Tmpfs | ImageTree
+    if record["kind"] == Bind.kind:
+        made = Bind(record["source"], record["target"])
+    else:
+        made = Tmpfs(record["target"]) if record["kind"] == Tmpfs.kind else ImageTree(record["image"], record["target"])
+    for name in made.__slots__:
+        if name in record:
+            setattr(made, name, record[name])
+    return made
 
 
 class Containers:

@@ -16,6 +16,7 @@
     |  '- RegistryError
     '- RunError
        |- ContainerMissing            name
+       |- VolumeMissing               name
        |- SetupFailed                 action, errno, path
        |- CommandNotFound             command (exit status 127)
        '- CommandNotExecutable        command (exit status 126)
@@ -145,6 +146,16 @@ class ContainerMissing(RunError):
 
     def __init__(self, name: str, *, hint: str = "") -> None:
         super().__init__(f"no container named {name!r}", hint=hint)
+        self.name = name
+
+
+class VolumeMissing(RunError):
+    """No volume has this name."""
+
+    exit_status = 1
+
+    def __init__(self, name: str, *, hint: str = "") -> None:
+        super().__init__(f"no volume named {name!r}", hint=hint)
         self.name = name
 
 

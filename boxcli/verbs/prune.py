@@ -10,6 +10,7 @@ from boxcli import amounts, listing
 from boxcli.failure import report
 from boxcli.table import Option, Values, Verb
 from boxcli.verbs.gc import BUSY, rows
+from boxcli.volumes import pruned
 from store.errors import BoxError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ VERB = Verb(
     "prune",
     "Remove stopped containers and unused images",
     Option("-a", "--all", about="Remove all images that no container uses, and the build cache; else only those without a name."),
+    Option("--volumes", about="Remove volumes without a name that no container uses, too."),
     Option("-f", "--force", about="Do not ask."),
     Option("--format", metavar="json|TEMPLATE", about="Print what went as 'json', one object a line, or by a template."),
     description="The exit status is 1 when not everything could go, since a container was just being started.",
@@ -35,7 +37,7 @@ def main(values: Values) -> int:
     from store.collect import forget_images, gc
     from store.marks import keep_nothing
 
-    if not values.flag("force") and not _agreed(everything=values.flag("all")):
+    if not values.flag("force") and not _agreed(everything=values.flag("all"), volumes=values.flag("volumes")):
         return 0
     store = existing(values)
     if store is None:
@@ -45,11 +47,13 @@ def main(values: Values) -> int:
     keep = keep_nothing if values.flag("all") else lambda: retention.kept(store)
     done = gc(store, keep=keep, used=lambda: in_use(store.root))
     retention.sweep(store)
+    volumes = pruned(store.root) if values.flag("volumes") else {}
     if values.text("format"):
-        listing.show(values, _rows(containers, forgotten, done), COLUMNS)
+        listing.show(values, _rows(containers, volumes, forgotten, done), COLUMNS)
     else:
-        _say(containers, forgotten)
-        print(f"Total reclaimed space: {amounts.size(sum(containers.values()) + done.freed)}")
+        _say(containers, volumes, forgotten)
+        freed = sum(containers.values()) + sum(volumes.values()) + done.freed
+        print(f"Total reclaimed space: {amounts.size(freed)}")
     if forgotten.deferred or done.deferred:
         print(BUSY, file=sys.stderr)
         status = status or 1
@@ -64,9 +68,11 @@ def _nothing(values: Values) -> int:
     return 0
 
 
-def _agreed(*, everything: bool) -> bool:
+def _agreed(*, everything: bool, volumes: bool) -> bool:
     print("WARNING! This will remove:", file=sys.stderr)
     print("  - all stopped containers", file=sys.stderr)
+    if volumes:
+        print("  - all volumes without a name that no container uses", file=sys.stderr)
     if everything:
         print("  - all images that no container uses", file=sys.stderr)
         print("  - all build cache", file=sys.stderr)
@@ -103,10 +109,13 @@ def _remove_containers(store: Store) -> tuple[dict[str, int], int]:
     return removed, status
 
 
-def _say(containers: Mapping[str, int], forgotten: Deleted) -> None:
+def _say(containers: Mapping[str, int], volumes: Mapping[str, int], forgotten: Deleted) -> None:
     if containers:
         print("Deleted Containers:")
         print("\n".join(containers), end="\n\n")
+    if volumes:
+        print("Deleted Volumes:")
+        print("\n".join(volumes), end="\n\n")
     if forgotten.images:
         print("Deleted Images:")
         for name in forgotten.names:
@@ -116,9 +125,12 @@ def _say(containers: Mapping[str, int], forgotten: Deleted) -> None:
         print()
 
 
-def _rows(containers: Mapping[str, int], forgotten: Deleted, done: Deleted) -> Iterator[Mapping[str, object]]:
-    for identity, size in containers.items():
-        yield {"Kind": "container", "Digest": identity, "Size": amounts.size(size), "Bytes": size}
+def _rows(
+    containers: Mapping[str, int], volumes: Mapping[str, int], forgotten: Deleted, done: Deleted
+) -> Iterator[Mapping[str, object]]:
+    for kind, sizes in (("container", containers), ("volume", volumes)):
+        for identity, size in sizes.items():
+            yield {"Kind": kind, "Digest": identity, "Size": amounts.size(size), "Bytes": size}
     for digest in forgotten.images:
         yield {"Kind": "image", "Digest": str(digest), "Size": amounts.size(0), "Bytes": 0}
     yield from rows(done.gone)

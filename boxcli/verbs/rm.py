@@ -9,6 +9,7 @@ VERB = Verb(
     "rm",
     "Remove containers",
     Option("-f", "--force", about="Kill one that runs; one that does not exist is no error."),
+    Option("-v", "--volumes", about="Remove the volumes without a name that were made for it, too."),
     Argument("CONTAINER", many=True, completes="container"),
 )
 
@@ -18,4 +19,4 @@ def main(values: Values) -> int:
     from runtime.lifecycle import remove
 
     force = values.flag("force")
-    return for_each(values, lambda container: remove(container, force), missing_is_fine=force)
+    return for_each(values, lambda container: remove(container, force, volumes=values.flag("volumes")), missing_is_fine=force)

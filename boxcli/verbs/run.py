@@ -37,8 +37,21 @@ VERB = Verb(
         "--env-file", metavar="FILE", many=True, completes="file", about="Read variables from a file, one KEY[=VALUE] a line."
     ),
     Option(
-        "-v", "--volume", metavar="SRC:DST[:ro]", many=True, read=readers.bind, about="Show a file or directory of this machine."
+        "-v",
+        "--volume",
+        metavar="[SRC:]DST[:ro]",
+        many=True,
+        read=readers.bind,
+        about="Show a file or directory of this machine, or a volume by its name, which is made where there is none.",
     ),
+    Option(
+        "--mount",
+        metavar="type=TYPE,...",
+        many=True,
+        read=readers.mount,
+        about="Mount a bind, volume, tmpfs or image: 'box run --help'.",
+    ),
+    Option("--volumes-from", metavar="CONTAINER[:ro]", many=True, completes="container", about="Mount what it has mounted."),
     Option("-w", "--workdir", metavar="DIR", read=readers.directory, about="The directory to start in."),
     Option("-u", "--user", metavar="USER[:GROUP]", about="Run as this user, by name or number."),
     Option(
@@ -88,6 +101,9 @@ VERB = Verb(
     Option("--detach-keys", metavar="KEYS", read=readers.keys, about="What to type to leave it running (else ctrl-p,ctrl-q)."),
     Argument("IMAGE", completes="image"),
     Argument("COMMAND", required=False, many=True),
+    description="--mount has docker's keys: type=bind,src=DIR,dst=DIR[,ro][,bind-propagation=rslave][,bind-nonrecursive]; "
+    "type=volume[,src=NAME],dst=DIR[,ro][,volume-nocopy][,volume-subpath=DIR]; "
+    "type=tmpfs,dst=DIR[,tmpfs-size=64m][,tmpfs-mode=1777]; type=image,src=IMAGE,dst=DIR[,image-subpath=DIR].",
     options_anywhere=OPTIONS_FIRST,
     failure=RunError.exit_status,
 )
@@ -217,8 +233,12 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.userns = values.text("userns") or variable("BOX_USERNS") or ""
     spec.id_maps = _id_maps(values)
     spec.read_only = values.flag("read_only")
-    spec.mounts = [*values.all("tmpfs", Tmpfs), *map(_existing, values.all("volume", Bind))]
-    _check_distinct(spec.mounts)
+    binds = list(map(_existing, values.all("volume", Bind)))
+    spec.mounts = [*values.all("tmpfs", Tmpfs), *binds]
+    if len(spec.mounts) > 1 or image.volumes or values.flag("mount") or values.flag("volumes_from") or any(map(_volume, binds)):
+        from boxcli.mount_options import settle
+
+        spec.mounts = settle(values, spec.mounts, image.volumes)
     spec.memory = values.one("memory", int) or None
     if spec.memory is not None and spec.memory < LEAST_MEMORY:
         raise UsageError("a memory limit below 6 MiB lets no program start", hint="say more, such as --memory 64m")
@@ -303,21 +323,18 @@ def _absolute(path: str) -> str:
 
 
 def _existing(bind: Bind) -> Bind:
-    source = _absolute(bind.source)
-    if not exists(source):
-        raise UsageError(
-            f"there is no {source} to show at {bind.target}", hint="box does not make it, since a typing error would go unnoticed"
-        )
-    return Bind(source, bind.target, bind.read_only)
+    if not bind.volume:
+        bind.source = _absolute(bind.source)
+        if not exists(bind.source):
+            raise UsageError(
+                f"there is no {bind.source} to show at {bind.target}",
+                hint="box does not make it, since a typing error would go unnoticed",
+            )
+    return bind
 
 
-def _check_distinct(mounts: list[Bind | Tmpfs]) -> None:
-    seen: set[str] = set()
-    for mount in mounts:
-        target = mount.target.rstrip("/")
-        if target in seen:
-            raise UsageError(f"two mounts at {target}", hint="of two, the upper hides the lower: leave one of them out")
-        seen.add(target)
+def _volume(bind: Bind) -> bool:
+    return bool(bind.volume)
 
 
 def _stop_signal(text: str) -> int:

@@ -19,9 +19,11 @@ GOOD = (
     "64m", "1GiB", "2", "0.5", "name", "A=b", "A", "status=exited", "image", "/a:/b", "/a:/b:ro", "/dir", "/dir:size=1m",
     "none", "host", "auto", "0:100000:65536", "TERM", "9",
     "a:127.0.0.1", "nofile=1:2", "seccomp=unconfined", "json", "sha256:abc", "img:tag", "ALL", "plain", "bash", "5", "10s", "",
-    "true",
+    "true", "type=tmpfs,dst=/t", "name:/v:ro", "0-3,7",
 )  # fmt: skip
 BAD = ("=x", "-5", "../x", "a b", "--", "-", "--rm", "-x", "1:2:3:4", "é", "\udcff", "a\nb", "999999999999999999999", "0", "٣")
+
+COMPLETED = ("", "image", "container", "any", "mount", "end", "file", "dir", "volume", "volume action")
 
 
 def plain(value: object) -> object:
@@ -132,7 +134,7 @@ def test_no_flag_and_no_key_is_used_twice_and_only_the_last_argument_takes_many(
     assert len({part.key for part in parts}) == len(parts)
     assert len(verb.by_flag) == sum(len(option.flags) for option in verb.options)
     assert not any(argument.many for argument in verb.arguments[:-1])
-    assert all(part.completes in ("", "image", "container", "any", "mount", "end", "file", "dir") for part in parts)
+    assert all(part.completes in COMPLETED for part in parts)
 
 
 VERB = Verb(
