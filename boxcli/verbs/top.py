@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from boxcli import listing
 from boxcli.table import OPTIONS_FIRST, Argument, Values, Verb
 from store.errors import BoxError, UsageError
+
+if TYPE_CHECKING:
+    from runtime.id_maps import IdMaps
 
 VERB = Verb(
     "top",
@@ -14,7 +18,7 @@ VERB = Verb(
     Argument("CONTAINER", completes="container"),
     Argument("OPTIONS", required=False, many=True),
     description="With options of ps, such as 'box top web -o pid,rss,args' or 'box top web aux', what this machine's ps says of "
-    "them. Ids are those of this machine.",
+    "them. Process ids are those of this machine, and so are users then.",
     options_anywhere=OPTIONS_FIRST,
 )
 _HEADS = ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
@@ -24,6 +28,7 @@ def main(values: Values) -> int:
     """Print them as `ps -ef` does, or as the options say."""
     from runtime.cgroups import Cgroup
     from runtime.lifecycle import not_running
+    from runtime.roots import maps_of
     from runtime.state import Containers
 
     container = Containers(values.root).find(values.text("container"))
@@ -34,26 +39,30 @@ def main(values: Values) -> int:
     if options:
         _by_ps(pids, options)
     else:
-        listing.print_table(_HEADS, _rows(pids))
+        listing.print_table(_HEADS, _rows(pids, maps_of(container)))
     return 0
 
 
-def _rows(pids: list[int]) -> list[tuple[str, ...]]:
+def _rows(pids: list[int], maps: IdMaps | None) -> list[tuple[str, ...]]:
     from runtime.process_table import running
 
     rows: list[tuple[str, ...]] = []
     for one in running(pids):
         minutes, seconds = divmod(int(one.cpu), 60)
         rows.append((
-            _user(one.uid), str(one.pid), str(one.parent), str(one.percent), _start(one.started), one.terminal,
+            _user(one.uid, maps), str(one.pid), str(one.parent), str(one.percent), _start(one.started), one.terminal,
             f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}", one.command,
         ))  # fmt: skip
     return rows
 
 
-def _user(uid: int) -> str:
+def _user(uid: int, maps: IdMaps | None) -> str:
+    """The user's name, or number where it has none; of a container with users of its own, who it is there."""
     import pwd
 
+    if maps is not None:
+        inside, _ = maps.inside(uid, 0)
+        return str(inside) if inside else "root"
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -98,4 +107,4 @@ def _everything(options: list[str]) -> list[str]:
     first = options[0]
     if first.startswith("-"):
         return ["-e", *options]
-    return [first if "x" in first else first + "x", *options[1:]] if first.isalpha() else options
+    return [first + "".join(each for each in "ax" if each not in first), *options[1:]] if first.isalpha() else options
