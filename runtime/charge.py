@@ -30,7 +30,7 @@ from runtime.clients import (
 )
 from runtime.journal import Journal
 from runtime.logs import LogWriter
-from runtime.reaping import KILLED
+from runtime.reaping import KILLED, anonymous_volumes
 from runtime.spec import Outcome
 from runtime.streams import Streams
 from store.errors import BoxError
@@ -207,10 +207,18 @@ class Charge:
         """Delete the directory; where that may take long, in another process."""
         for name in LogWriter.files(self.journal.path + "/log"):
             os.unlink(name)
-        if self.journal.remove_quickly():
+        if anonymous_volumes(self.record):
+            self.monitor.task(self._remove_with_volumes, lambda status: self._end_keeper(), (self.journal.fd,), self)
+        elif self.journal.remove_quickly():
             self._end_keeper()
         else:
             self.monitor.task(self.journal.remove, lambda status: self._end_keeper(), (self.journal.fd,), self)
+
+    def _remove_with_volumes(self) -> None:
+        from runtime.volumes import discard
+
+        discard(self.journal.path.rpartition("/containers/")[0], anonymous_volumes(self.record), self.id)
+        self.journal.remove()
 
     def _end_keeper(self) -> None:
         self._on(self.keeper, select.EPOLLIN, self._release)

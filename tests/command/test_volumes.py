@@ -161,6 +161,13 @@ class TestAnonymous:
         until(lambda: box("ps", "-aq").stdout == "")
         assert volumes(box) == []
 
+    def test_one_of_a_run_in_the_background_goes_with_it(self, box: Box, image: str) -> None:
+        for end in (["kill"], ["stop", "-t", "0"], ["rm", "-f"]):
+            box("run", "-d", "--rm", "--name", "k", "-v", "/v", image, "sh", "-c", "touch /v/x; exec sleep 100")
+            assert len(volumes(box)) == 1
+            box(*end, "k")
+            until(lambda: volumes(box) == [])
+
     def test_a_run_that_never_began_leaves_none(self, box: Box, image: str) -> None:
         box("run", "--rm", "-v", "/v", image, "nonesuch", status=127)
         assert volumes(box) == []
