@@ -111,8 +111,11 @@ def _tarball_layer(name: str, path: bytes, descriptor: int, known: StatCache, se
     found = session.lookup(0, parts_of(digest))
     if not isinstance(found, Miss):
         return parts_of(digest), found.result
+    from store.sources import TAR, remember
+
     with session.timed(0):
         result = _import(descriptor, signature(status), session)
+        remember(session.store, TAR, os.fsdecode(path), [Digest.parse(result.digest)])
         session.cache.keep(parts_of(digest), result)
     return parts_of(digest), result
 

@@ -32,6 +32,7 @@ from store.images import Layer, choose, fit, parse_config, parse_manifest
 from store.layout import Store
 from store.record import Record
 from store.references import REF_NAME, Named, Reference
+from store.sources import ARCHIVE, remember
 
 CONTAINERD_NAME = "io.containerd.image.name"
 _FAMILIAR = ("docker.io/library/", "docker.io/")
@@ -39,22 +40,23 @@ _MAGIC = ((b"\x1f\x8b", OCI_LAYER_GZIP), (b"\x28\xb5\x2f\xfd", OCI_LAYER_ZSTD))
 _HINT = "box loads what `box save`, `docker save`, `podman save` and `skopeo copy` write"
 
 
-def load(store: Store, source: Readable) -> list[Named]:
+def load(store: Store, source: Readable, *, path: str = "") -> list[Named]:
     """Load every image of the archive that `source` gives (a tar; gzip, zstd, xz and bzip2 are seen through), and say which.
 
     On return they survive a crash. On error (ArchiveError, BlobCorrupt, StoreError) the store is as it was. An image without a
-    usable name is known by its digest. Of an image for several platforms, this machine's is taken.
+    usable name is known by its digest. Of an image for several platforms, this machine's is taken. `path` is where the archive
+    lies, if it does: `fsck` looks there for what is damaged one day.
     """
     with store.leased(), store.drafts.directory("load") as draft, closing(Members(store, draft)) as members:
         members.read_tar(open_stream(source))
-        return _Loading(store, members, draft.path).run()
+        return _Loading(store, members, draft.path).run(path)
 
 
 def load_directory(store: Store, path: str) -> list[Named]:
     """The same, from an OCI layout that is a directory."""
     with store.leased(), store.drafts.directory("load") as draft, closing(Members(store, draft)) as members:
         members.read_directory(path)
-        return _Loading(store, members, draft.path).run()
+        return _Loading(store, members, draft.path).run(path)
 
 
 class _Found(Record):
@@ -75,7 +77,7 @@ class _Loading:
         self._tars: dict[Digest, str] = {}
         self._checked: set[tuple[Digest, Digest]] = set()
 
-    def run(self) -> list[Named]:
+    def run(self, origin: str) -> list[Named]:
         images = list(self._images())
         if not images:
             raise ArchiveError("the archive has no image in it", hint=_HINT)
@@ -93,6 +95,12 @@ class _Loading:
         for image in images:
             self._settle(image)
         named = [Named(name, image.descriptor) for image in images for name in image.names]
+        parts = {
+            part.digest
+            for image in images
+            for part in (image.descriptor, image.config, *(each.descriptor for each in image.layers))
+        }
+        remember(self._store, ARCHIVE, origin, sorted(parts))
         self._store.references.add(named)
         return named
 

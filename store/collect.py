@@ -20,6 +20,7 @@ from store.layout import Store
 from store.marks import Image, InUse, Keep, Marks, Needed, Used, keep_nothing
 from store.record import Record
 from store.references import Named
+from store.sources import tidy
 
 PATIENCE = 2.0  # seconds to wait until the gate can be shut: whoever holds it has a container to write down, no more
 BATCH = 200  # things to move away while the gate is shut, some milliseconds
@@ -151,6 +152,7 @@ def gc(store: Store, *, keep: Keep = keep_nothing, used: Used = nothing_used, dr
                 kept = needed.digests(marks, [entry.descriptor for entry in needed.entries])
                 moved = _move(grave, candidates[start : start + BATCH], kept)
             gone += [Gone(thing.kind, thing.digest, space(now) if thing.size is None else thing.size) for thing, now in moved]
+    tidy(store)
     _keep_reserve(store)
     return Deleted(gone=tuple(gone))
 

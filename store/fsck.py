@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from errno import EDQUOT, EMFILE, ENFILE, ENOMEM, ENOSPC
 from hashlib import file_digest
 
+from store import sources
 from store.blobs import Blobs
 from store.digest import Descriptor, Digest
 from store.documents import parse_object
@@ -260,6 +261,9 @@ def _hint(digest: Digest, what: Known, store: Store, place: str) -> str:
         return f"nothing needs it: {OURS} deletes it"
     if any(path != f"{store.root}/{place}" for path in origins(store, what, digest)):
         return f"{OURS} makes it again"
+    source = sources.place_of(store, digest)
+    if source:
+        return f"{OURS} takes it again from {source}"
     return AGAIN.format(images=", ".join(names))
 
 

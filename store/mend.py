@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from io import FileIO
 
-from store import fsck
+from store import fsck, sources
 from store.archive_members import feed
-from store.blobs import Readable
 from store.collect import PATIENCE, nothing_used
 from store.decompress import open_stream
 from store.digest import MANIFESTS, OCI_LAYER, OCI_MANIFEST, Descriptor, Digest
 from store.documents import DOCUMENT_LIMIT, parse_object, text_at
-from store.errors import StoreError
+from store.errors import ArchiveError, BlobCorrupt, BlobMissing, StoreError
 from store.faults import Attempt
 from store.fsck import OURS, Checked, Finding, Progress, Steps, no_steps
 from store.grave import Grave
-from store.images import Image, parse_config, parse_manifest
+from store.images import parse_config, parse_manifest
 from store.layout import OCI_LAYOUT, Store
 from store.marks import Marks, Needed, Used, keep_nothing
 from store.prepared import read_text
@@ -25,23 +24,16 @@ from store.references import Named
 
 ROUNDS = 5  # of checking and mending: a layer that is whole again lets its snapshot be checked, and that the ones on top of it
 
-Source = Callable[[Descriptor], "Readable | None"]
-
-
-def no_source(_: Descriptor) -> Readable | None:
-    """The `source` of a store that knows no place to get a blob from again."""
-    return None
-
 
 def check_and_mend(
-    store: Store, *, used: Used = nothing_used, ended: Used = nothing_used, steps: Steps = no_steps, source: Source = no_source,
+    store: Store, *, used: Used = nothing_used, ended: Used = nothing_used, steps: Steps = no_steps,
     progress: Progress | None = None,
 ) -> Checked:  # fmt: skip
     """Check everything, mend what can be, and check again: `mended` is what was found damaged and is whole now.
 
     `used` gives what running containers stand on: no tree is taken from under them; `ended` the same of all containers, whose
-    trees can be made again and nothing more. `steps` is as for `fsck.check`. `source` gives the bytes of a blob from elsewhere;
-    they are verified. Safe beside any other command. What cannot be mended stays as it is; a tree of which nobody knows what it
+    trees can be made again and nothing more. `steps` is as for `fsck.check`. What came from a file that is still there is taken
+    from it again. Safe beside any other command. What cannot be mended stays as it is; a tree of which nobody knows what it
     should be is dropped.
     """
     checked = fsck.check(store, steps=steps, progress=progress)
@@ -54,7 +46,7 @@ def check_and_mend(
             break
         for finding in new:
             found.setdefault(finding.place, finding)
-            hint = _mend(store, finding, used, source)
+            hint = _mend(store, finding, used)
             if hint:
                 hints[finding.place] = hint
         checked = fsck.check(store, steps=steps, progress=progress)
@@ -68,7 +60,7 @@ def _changed(finding: Finding, hint: str, *, mended: bool) -> Finding:
     return Finding(finding.place, finding.what, finding.images, hint, finding.digest, finding.chain, mended)
 
 
-def _mend(store: Store, finding: Finding, used: Used, source: Source) -> str:
+def _mend(store: Store, finding: Finding, used: Used) -> str:
     """Mend one thing; what to do where that cannot be."""
     folder = finding.place.partition("/")[0]
     try:
@@ -77,14 +69,14 @@ def _mend(store: Store, finding: Finding, used: Used, source: Source) -> str:
         elif finding.place == "references":
             store.references.refresh()
         elif finding.place == "index.json":
-            return finding.hint if finding.digest is not None else _rebuild_index(store)
+            return _rebuild_index(store) if finding.digest is None else _restore_documents(store, finding, finding.digest, used)
         elif folder == "prepared":
             with Attempt("delete a prepared image"):
                 os.unlink(f"{store.root}/{finding.place}")  # the next run makes it again
         elif finding.chain:
             return _remake(store, finding, used)
         elif finding.digest is not None:
-            return _restore(store, finding, finding.digest, used, source)
+            return _restore(store, finding, finding.digest, used)
     except StoreError as err:
         return f"it could not be mended: {err.message}"
     return ""
@@ -143,7 +135,7 @@ def _remake(store: Store, finding: Finding, used: Used) -> str:
     return ""
 
 
-def _restore(store: Store, finding: Finding, digest: Digest, used: Used, source: Source) -> str:
+def _restore(store: Store, finding: Finding, digest: Digest, used: Used) -> str:
     """Get the bytes of a blob or a tar from where they are whole; delete what nothing needs."""
     blobs = store.tars if finding.place.startswith("layers/") else store.blobs
     with store.leased():
@@ -161,18 +153,29 @@ def _restore(store: Store, finding: Finding, digest: Digest, used: Used, source:
             except (OSError, StoreError):
                 continue  # no better than what it was to mend
             return ""
-        given = next((part for image in what.whole.values() for part in _parts(image) if part.digest == digest), None)
-        stream = source(given) if given is not None else None
-        if stream is not None and given is not None:
-            with store.blobs.draft() as draft:
-                buffer = memoryview(bytearray(1 << 20))
-                while count := stream.readinto(buffer):
-                    draft.write(buffer[:count])
-                draft.commit(given.media_type, digest)
+        if blobs is store.blobs and (source := sources.place_of(store, digest)):
+            try:
+                with sources.opened(store, digest) as stream, blobs.draft() as draft:
+                    next_piece = feed(stream)
+                    while piece := next_piece():
+                        draft.write(piece)
+                    draft.commit("", digest)
+            except (OSError, ArchiveError, BlobCorrupt, BlobMissing):
+                return f"{source} does not have it any more: " + fsck.AGAIN.format(images=", ".join(names))
             return ""
     if names or what.broken:  # a broken image may need it, who knows
         return finding.hint
     return _drop(store, finding, digest, used)
+
+
+def _restore_documents(store: Store, finding: Finding, image: Digest, used: Used) -> str:
+    """Get a missing manifest or config from where it came."""
+    with store.leased():
+        documents = sorted(map(Digest.parse, fsck.known(store).documents.get(image, ())))
+    for digest in documents:
+        if not store.blobs.has(digest):
+            _restore(store, finding, digest, used)
+    return finding.hint
 
 
 def _drop_unknown(store: Store, chains: Iterable[Digest], used: Used) -> Iterator[Finding]:
@@ -201,9 +204,3 @@ def _drop(store: Store, finding: Finding, digest: Digest, used: Used) -> str:
         if digest not in needed.digests(marks, [entry.descriptor for entry in needed.entries]):
             grave.take(f"{store.root}/{finding.place}")
     return ""
-
-
-def _parts(image: Image) -> Iterator[Descriptor]:
-    yield image.config_descriptor
-    for layer in image.layers:
-        yield layer.descriptor

@@ -25,6 +25,7 @@ def main(values: Values) -> int:
     from store.layers import import_layer
     from store.layout import Store
     from store.references import Reference
+    from store.sources import TAR, remember
 
     path, name = values.text("file"), values.text("name")
     full_name = Reference.parse(name).full_name if name else None
@@ -41,6 +42,7 @@ def main(values: Values) -> int:
             step["comment"] = values.text("message")
         config = {"architecture": host_architecture(), "os": "linux", "created": when, "config": {}, "history": [step]}
         descriptor = store.images.create(config, [layer])
+        remember(store, TAR, "" if path == "-" else path, [layer.descriptor.digest])
         store.references.add([(full_name, descriptor)])
     print(store.images.load(descriptor).id)
     return 0

@@ -36,7 +36,7 @@ def main(values: Values) -> int:
         loaded = load_directory(store, path)
     else:
         with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
-            loaded = load(store, file)
+            loaded = load(store, file, path="" if path == "-" else path)
     for named in loaded:
         identity = store.images.load(named.descriptor).id
         if values.flag("quiet"):

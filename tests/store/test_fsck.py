@@ -1,6 +1,7 @@
 """fsck: every kind of damage is found and named; what can be made again is; what cannot is left, with the way to get it back."""
 
 import errno
+import gzip
 import io
 import os
 import shutil
@@ -9,18 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from store import fsck
-from store.blobs import Readable
-from store.collect import gc
+from store import fsck, sources
+from store.archive import load, load_directory, save
+from store.collect import forget_images, gc
 from store.digest import OCI_LAYER_GZIP, Descriptor, Digest
 from store.errors import StoreError
 from store.images import Layer, stack
+from store.layers import import_layer
 from store.layout import Store
 from store.marks import InUse
 from store.mend import check_and_mend
 from store.prepare import prepare
 from store.snapshot_overlay import OverlayDriver
+from store.sources import TAR, remember
 from tests.store.samples import CONFIG, compressed, damage, layer_tar, put_image
+from tests.store.test_archive import archive, docker_archive
 
 FILES = {"dir/a": b"first", "b": b"second"}
 
@@ -118,30 +122,92 @@ def test_a_plain_layer_is_made_again_from_the_compressed_one_of_another_image(st
     whole(store)
 
 
-def test_a_source_that_lies_mends_nothing(store: Store) -> None:
-    tar = layer_tar(FILES)
-    put_compressed(store, "packed")
-    blob = Digest.of(compressed(tar))
-    spoil(store.blobs.path(blob), 5)
-    checked = check_and_mend(store, source=lambda _: io.BytesIO(b"not it"))
-    assert [finding.mended for finding in checked.findings] == [False]
-    assert "it could not be mended" in checked.findings[0].hint
+SOURCES = ("archive", "gzip archive", "docker archive", "directory", "tar", "gzip tar")
 
 
-def test_a_blob_is_taken_again_from_where_it_came(store: Store) -> None:
-    put_compressed(store, "packed")
-    bytes_of = compressed(layer_tar(FILES))
-    digest = Digest.of(bytes_of)
-    os.unlink(store.blobs.path(digest))
-    asked: list[Digest] = []
+def put_from(store: Store, top: Path, kind: str) -> tuple[Path, Digest]:
+    """An image that came from a file, of which is remembered where that lies; the file and the layer's digest."""
+    origin = Store.open(str(top / "origin"))
+    image = origin.images.load(put_image(origin, "app", FILES, {"big": bytes(range(256)) * 1000}))
+    path = top / "from here"
+    packed = gzip.compress if "gzip" in kind else bytes
+    if kind.endswith("tar"):
+        path.write_bytes(packed(layer_tar(FILES)))
+        with open(path, "rb") as file:
+            layer = import_layer(store, file)
+        remember(store, TAR, str(path), [layer.descriptor.digest])
+        store.references.set("app", store.images.create(CONFIG, [layer]))
+        return path, layer.descriptor.digest
+    if kind == "directory":
+        shutil.copytree(origin.root, path)
+        load_directory(store, str(path))
+    else:
+        made = io.BytesIO()
+        if kind == "docker archive":
+            files = docker_archive(origin, "app:latest")
+            made.write(archive(files))
+        else:
+            save(origin, ["app"], made)
+        path.write_bytes(packed(made.getvalue()))
+        with open(path, "rb", buffering=0) as file:
+            load(store, file, path=os.path.relpath(path))
+    return path, image.layers[1].descriptor.digest
 
-    def source(given: Descriptor) -> Readable:
-        asked.append(given.digest)
-        return io.BytesIO(bytes_of)
 
-    assert [finding.mended for finding in check_and_mend(store, source=source).findings] == [True]
-    assert asked == [digest]
+@pytest.mark.parametrize("how", [spoil, os.unlink], ids=["changed", "gone"])
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_blob_is_taken_again_from_where_it_came(store: Store, tmp_path: Path, kind: str, how: Callable[[str], None]) -> None:
+    path, digest = put_from(store, tmp_path, kind)
     whole(store)
+    how(store.blobs.path(digest))
+    (finding,) = fsck.check(store).findings
+    assert finding.hint == f"box fsck --repair takes it again from {path}"
+    assert [finding.mended for finding in check_and_mend(store).findings] == [True]
+    whole(store)
+
+
+@pytest.mark.parametrize("part", ["manifest", "config"])
+@pytest.mark.parametrize("how", [spoil, os.unlink], ids=["changed", "gone"])
+def test_manifests_and_configs_are_taken_again_as_well(
+    store: Store, tmp_path: Path, part: str, how: Callable[[str], None]
+) -> None:
+    put_from(store, tmp_path, "archive")
+    given = store.references.get("app")
+    how(store.blobs.path(given.digest if part == "manifest" else store.images.load(given).id))
+    assert len(fsck.check(store).findings) == 1
+    assert check_and_mend(store).damaged == ()
+    whole(store)
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize(
+    "what", [layer_tar({"x": b"1"}), b"nothing of the kind" * 100, b"", None], ids=["lies", "odd", "empty", "gone"]
+)
+def test_a_source_that_does_not_have_it_any_more_mends_nothing(
+    store: Store, tmp_path: Path, kind: str, what: bytes | None
+) -> None:
+    path, digest = put_from(store, tmp_path, kind)
+    spoil(store.blobs.path(digest))
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if what is not None:
+        path.write_bytes(what)
+    (finding,) = check_and_mend(store).findings
+    assert not finding.mended
+    assert "load or build app:latest again" in finding.hint
+
+
+def test_where_blobs_came_from_is_forgotten_with_them_and_damage_there_does_no_harm(store: Store, tmp_path: Path) -> None:
+    path, digest = put_from(store, tmp_path, "archive")
+    with open(f"{store.root}/sources", "ab") as file:
+        file.write(b"sha256:cut o")
+    remember(store, TAR, "/elsewhere", [digest])
+    assert sources.place_of(store, digest) == ""  # there is no such file
+    remember(store, TAR, str(path), [digest])
+    assert sources.place_of(store, digest) == str(path)
+    store.references.delete("app")
+    forget_images(store)
+    gc(store)
+    assert Path(f"{store.root}/sources").read_bytes() == b""
 
 
 def first_file(top: str) -> str:
