@@ -95,7 +95,11 @@ class _Text(_Type):
         try:
             return self.read(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            message, *hint = error.args or ("",)
+            wrong = click.BadParameter(message, ctx, param)
+            if hint:
+                wrong.hint = hint[0]  # type: ignore[attr-defined]  # read back by _explain
+            raise wrong from error
 
 
 class _Command(click.Command):

@@ -87,6 +87,20 @@ def name(text: str) -> str:
     return text
 
 
+def image_name(text: str) -> str:
+    """A name that an image is to be given: NAME or NAME:TAG."""
+    from store.errors import StoreError
+    from store.references import Reference
+
+    try:
+        given = Reference.parse(text)
+    except StoreError as err:
+        raise ValueError(err.message, err.hint) from err
+    if given.digest is not None:
+        raise ValueError(f"an image cannot be named by a digest: {text}", "name it NAME:TAG; its digest follows from its content")
+    return text
+
+
 def hostname(text: str) -> str:
     """A host's name as the kernel takes it and /etc/hosts can hold it."""
     if not text or not _WORD.issuperset(_without(text, ".-")) or text[0] in ".-" or len(text) > 64:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from store.digest import OCI_INDEX, Descriptor, Digest
 from store.documents import canonical, descriptor, list_at, parse_object
 from store.drafts import Drafts, sync_directory
-from store.errors import ReferenceMissing, StoreError
+from store.errors import ReferenceMissing, StoreError, UsageError
 from store.faults import Attempt
 from store.locks import Lock
 from store.prepared import signature
@@ -116,8 +116,8 @@ class References:
         """The image a user means by a name, `NAME@DIGEST`, a digest, or the first digits (3 or more) of an image's id or digest.
 
         An image's id is its config's digest, as docker and podman have it. A name wins over an id. ReferenceMissing when nothing
-        fits, StoreError when more than one image does. Manifests that share an id are one image to whoever looks at it: any of
-        them is given. With `only` they are several.
+        fits, UsageError for what cannot be meant, StoreError when more than one image does. Manifests that share an id are one
+        image to whoever looks at it: any of them is given. With `only` they are several.
         """
         entries = self._entries()
         if not text.startswith("sha256:"):
@@ -126,7 +126,10 @@ class References:
                 return found
         digits = text.removeprefix("sha256:")
         if digits.strip("0123456789abcdef") or not _SHORTEST_PREFIX <= len(digits) <= 64:
-            Reference.parse(text)  # a text that is no reference either is told so
+            try:
+                Reference.parse(text)  # a text that is no reference either is told so
+            except StoreError as err:
+                raise UsageError(err.message, hint=err.hint) from err
             raise _missing(text, entries)
         matches: dict[Digest, Named] = {}
         for entry in entries:

@@ -35,7 +35,14 @@ def _argument(text: str) -> str:
 VERB = Verb(
     "build",
     "Build an image from a Boxfile",
-    Option("-t", "--tag", metavar="NAME[:TAG]", many=True, about="Name the image (else the Boxfile's own 'name')."),
+    Option(
+        "-t",
+        "--tag",
+        metavar="NAME[:TAG]",
+        many=True,
+        read=readers.image_name,
+        about="Name the image (else the Boxfile's own 'name').",
+    ),
     Option("-f", "--file", metavar="FILE", completes="file", about="The Boxfile, where it is not in PATH."),
     Option("--arg", metavar="NAME=VALUE", many=True, read=_argument, about="Set one of the Boxfile's args."),
     Option("--no-cache", about="Do every step again."),

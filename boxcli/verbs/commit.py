@@ -14,7 +14,7 @@ VERB = Verb(
     Option("--pause", metavar="true|false", read=readers.boolean, about="Pause the container meanwhile (else true)."),
     Option("-p", about="The same as --pause=true."),
     Argument("CONTAINER", completes="container"),
-    Argument("NAME", required=False),
+    Argument("NAME", required=False, read=readers.image_name),
     description="What is mounted in the container is not in the image. --change takes a Dockerfile's CMD, ENTRYPOINT, ENV, "
     "EXPOSE, HEALTHCHECK, LABEL, STOPSIGNAL, USER, VOLUME and WORKDIR.",
 )

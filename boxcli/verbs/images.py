@@ -16,14 +16,30 @@ if TYPE_CHECKING:
     from store.images import Image
     from store.layout import Store
 
+_FILTERS = ("reference", "label", "dangling")
+
+
+def _filter(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or key not in _FILTERS:
+        raise ValueError(f"{text!r} is not FIELD=VALUE with one of {', '.join(_FILTERS)}")
+    if key == "dangling" and value not in ("true", "false"):
+        raise ValueError(f"{value!r} is not true or false")
+    return key, value
+
+
 VERB = Verb(
     "images",
     "List images",
+    Option("-a", "--all", about="Show all, as it does without: a build leaves no images between its steps."),
     listing.QUIET,
     listing.NO_TRUNC,
     Option("--digests", about="Show the digests of the manifests."),
+    Option("-f", "--filter", metavar="FIELD=VALUE", many=True, read=_filter, about="Show those with this name, label, ..."),
     listing.FORMAT,
     Argument("NAME", required=False, completes="image"),
+    description="Filters: reference=PATTERN (of NAME or NAME:TAG, such as 'team/*'), label=KEY or label=KEY=VALUE, "
+    "dangling=true|false (without a name). Those of one field are alternatives, those of several must all hold.",
 )
 NONE = "<none>"
 
@@ -45,6 +61,7 @@ def main(values: Values) -> int:
 
 def _rows(store: Store, values: Values, damaged: list[StoreError]) -> Iterator[dict[str, object]]:
     wanted = values.text("name")
+    filters = values.all("filter", tuple)
     seen: set[object] = set()
     for named in store.references.all():
         repository, _, tag = (named.name or "").rpartition(":")
@@ -64,6 +81,8 @@ def _rows(store: Store, values: Values, damaged: list[StoreError]) -> Iterator[d
             )
             yield _damaged(values, repository or NONE, tag or NONE, digest)
             continue
+        if not _fits(named.name or "", image, filters):
+            continue
         if values.flag("quiet"):
             if image.id in seen:
                 continue
@@ -78,6 +97,24 @@ def _rows(store: Store, values: Values, damaged: list[StoreError]) -> Iterator[d
             "CreatedSince": amounts.ago(when),
             "Size": amounts.size(image.size),
         }
+
+
+def _fits(name: str, image: Image, filters: list[tuple[str, str]]) -> bool:
+    fields = {key for key, _ in filters}
+    return all(any(_has(name, image, key, value) for key, value in filters if key == field) for field in fields)
+
+
+def _has(name: str, image: Image, key: str, value: str) -> bool:
+    if key == "dangling":
+        return (value == "true") == (not name)
+    if key == "reference":
+        from fnmatch import fnmatchcase
+
+        return bool(name) and (fnmatchcase(name, value) or fnmatchcase(name.rpartition(":")[0], value))
+    config = image.config.get("config")
+    labels = config.get("Labels") if isinstance(config, dict) else None
+    label, equals, wanted = value.partition("=")
+    return isinstance(labels, dict) and label in labels and (not equals or labels[label] == wanted)
 
 
 def _damaged(values: Values, repository: str, tag: str, digest: Digest) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from boxcli import readers
 from boxcli.table import Argument, Option, Values, Verb
 from store.errors import UsageError
 
@@ -13,7 +14,7 @@ VERB = Verb(
     "Make an image of a root file system's tar",
     Option("-m", "--message", metavar="TEXT", about="A comment for the image's history."),
     Argument("FILE", completes="file"),
-    Argument("NAME", required=False),
+    Argument("NAME", required=False, read=readers.image_name),
     description="FILE is a tar, plain or compressed (gzip, zstd, xz, bzip2), or - for standard input. The image has no command.",
 )
 

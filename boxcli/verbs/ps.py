@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from boxcli import amounts, listing
+from boxcli import amounts, listing, readers
 from boxcli.table import Option, Values, Verb
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ VERB = Verb(
     "ps",
     "List containers",
     Option("-a", "--all", about="Show those that have ended, too."),
+    Option("-n", "--last", metavar="N", read=readers.whole, about="Show the N newest, whether they run or not."),
+    Option("-l", "--latest", about="Show the newest, whether it runs or not."),
     listing.QUIET,
     listing.NO_TRUNC,
     Option(
@@ -52,9 +54,10 @@ def main(values: Values) -> int:
     from runtime.state import Containers
 
     filters = values.all("filter", tuple)
-    everything = values.flag("all") or any(key in ("status", "exited") for key, _ in filters)
+    last = 1 if values.flag("latest") else values.one("last", int)
+    everything = values.flag("all") or last is not None or any(key in ("status", "exited") for key, _ in filters)
     found = [one for one in Containers(values.root).all() if (everything or one.status == "running") and _fits(one, filters)]
-    listing.show(values, _rows(found, values.flag("no_trunc")), _COLUMNS)
+    listing.show(values, _rows(found[:last], values.flag("no_trunc")), _COLUMNS)
     return 0
 
 

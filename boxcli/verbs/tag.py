@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from boxcli import readers
 from boxcli.table import Argument, Values, Verb
 
-VERB = Verb("tag", "Give an image another name", Argument("IMAGE", completes="image"), Argument("NAME"))
+VERB = Verb("tag", "Give an image another name", Argument("IMAGE", completes="image"), Argument("NAME", read=readers.image_name))
 
 
 def main(values: Values) -> int:

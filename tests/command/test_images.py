@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import subprocess
 import tarfile
 from pathlib import Path
@@ -260,8 +261,8 @@ class TestBuild:
     def test_a_failing_step_is_said_with_its_output_its_status_and_its_place(self, box: Box, tmp_path: Path) -> None:
         (tmp_path / "Boxfile").write_text("box: 1\nname: f\nbase: {host: [sh]}\nsteps:\n  - run: echo before; exit 7\n")
         done = box("build", tmp_path, status=1)
-        assert "  | before\n" in done.stderr
-        assert "Boxfile:5" in done.stderr
+        assert "[1/1] | before\n" in done.stderr
+        assert "Boxfile:5:5: " in done.stderr
         assert "status 7" in done.stderr
         log = done.stderr.rpartition("output is in ")[2].strip()
         assert "before" in Path(log).read_text()
@@ -312,3 +313,41 @@ def test_a_dash_means_standard_output_and_an_empty_name_nothing(tiny: str, tmp_p
     assert dash.stdout
     assert empty.stderr.startswith(b"box: the name of the output is empty\nhint: ")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_newest_containers_are_shown_whether_they_run_or_not(box: Box, tiny: str) -> None:
+    for name in ("one", "two", "three"):
+        box("create", "--name", name, tiny)
+    shown = ["ps", "--format", "{{.Names}}"]
+    assert box(*shown).stdout == ""
+    assert box(*shown, "-n", "2").stdout.split() == ["three", "two"]
+    assert box(*shown, "--last", "9").stdout.split() == ["three", "two", "one"]
+    assert box(*shown, "-l").stdout.split() == ["three"]
+
+
+def test_images_are_chosen_by_name_label_and_whether_they_have_a_name(box: Box, tiny: str) -> None:
+    box("tag", tiny, "team/app:1")
+    box("tag", tiny, "other:2")
+
+    def found(*filters: str) -> list[str]:
+        options = [word for text in filters for word in ("--filter", text)]
+        return box("images", "-a", *options, "--format", "{{.Repository}}").stdout.split()
+
+    assert found() == ["other", "team/app", "tiny"]
+    assert found("reference=team/*") == ["team/app"]
+    assert found("reference=*:2", "reference=tiny") == ["other", "tiny"]
+    assert found("label=kind=sample", "reference=tiny") == ["tiny"]
+    assert found("label=kind=else") == found("label=nope") == found("dangling=true") == []
+    assert found("dangling=false") == found("label=kind") == found()
+    assert "is not FIELD=VALUE" in box("images", "-f", "size=3", status=2).stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["build -t 'A b' .", "tag x 'A b'", "import /dev/null 'A b'", "commit x 'A b'", "history 'A b'", "rmi 'A b'", "save 'A b'"],
+)
+def test_what_can_be_no_image_is_wrong_usage_wherever_it_is_said(box: Box, tiny: str, line: str) -> None:
+    done = box(*shlex.split(line), status=2)
+    first, hint = done.stderr.splitlines()
+    assert first.endswith("not an image name: 'A b'")
+    assert hint.startswith("hint: a name is like 'app'")

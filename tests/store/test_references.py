@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from store.digest import OCI_MANIFEST, Descriptor, Digest
-from store.errors import ReferenceMissing, StoreError
+from store.errors import ReferenceMissing, StoreError, UsageError
 from store.layout import Store
 from store.references import Reference
 from tests.store.samples import names, put_image
@@ -141,7 +141,7 @@ def test_a_name_that_is_missing_is_answered_with_the_nearest(store: Store) -> No
 
 @pytest.mark.parametrize("text", ["a\nb", "../x", "-f", "x y"], ids=ascii)
 def test_what_is_neither_a_name_nor_an_id_is_told_so(store: Store, text: str) -> None:
-    with pytest.raises(StoreError, match="not an image name"):
+    with pytest.raises(UsageError, match="not an image name"):
         store.references.resolve(text)
 
 
