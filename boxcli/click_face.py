@@ -104,6 +104,42 @@ class _Text(_Type):
 
 class _Command(click.Command):
     failure_status = 0
+    verb: Verb
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """A flag may be said with =true or =false, which click does not know: the last counts."""
+        said: dict[str, bool] = {}
+        words, at = [], 0
+        while at < len(args):
+            word = args[at]
+            flag, attached, text = word.partition("=")
+            option = self.verb.by_flag.get(flag)
+            if word == "--" or (not self.verb.options_anywhere and (len(word) < 2 or word[0] != "-")):
+                break
+            at += 1
+            if option is not None and not option.metavar and word.startswith("--"):
+                if attached and text in ("true", "false"):
+                    said[option.key] = text == "true"
+                    continue
+                said.pop(option.key, None)
+            words.append(word)
+            if self._takes_next(word):
+                words += args[at : at + 1]
+                at += 1
+        ctx.meta["box.said"] = said
+        return super().parse_args(ctx, words + args[at:])
+
+    def _takes_next(self, word: str) -> bool:
+        if word[:2] == "--":
+            option = self.verb.by_flag.get(word)
+            return option is not None and bool(option.metavar)
+        if word[:1] != "-":
+            return False
+        for place, letter in enumerate(word[1:], 2):
+            option = self.verb.by_flag.get("-" + letter)
+            if option is None or option.metavar:
+                return option is not None and place == len(word)
+        return False
 
 
 def run_below(verb: Verb, main: Callable[[Values], int], argv: Sequence[str], root: str, driver: str) -> int:
@@ -161,6 +197,7 @@ def _command(verb: Verb, root: str, driver: str = "", main: Callable[[Values], i
         short_help=verb.summary,
         context_settings={"allow_interspersed_args": verb.options_anywhere, "max_content_width": 100},
     )
+    command.verb = verb
     command.failure_status = verb.failure
     return command
 
@@ -178,6 +215,7 @@ def _values(verb: Verb, context: click.Context, root: str, driver: str = "") -> 
         if context.get_parameter_source(part.key) is not ParameterSource.COMMANDLINE or value == ():
             continue
         given[part.key] = list(value) if part.many and not isinstance(value, bool) else value
+    given.update(context.meta.get("box.said", {}))
     return Values(root, given, driver)
 
 

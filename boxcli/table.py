@@ -91,8 +91,8 @@ class Values:
         self.driver = driver
 
     def flag(self, key: str) -> bool:
-        """Whether the flag was given."""
-        return key in self.given
+        """Whether the option was given, other than by `=false`."""
+        return self.given.get(key, False) is not False
 
     def one(self, key: str, kind: "type[T]") -> "T | None":
         """The value given last, or None."""
@@ -143,9 +143,9 @@ def parse(verb: Verb, argv: "Sequence[str]", root: str) -> "Values | None":
             if option is None:
                 return None
             if not option.metavar:
-                if attached:
+                if attached and text not in ("true", "false"):
                     return None
-                given[option.key] = True
+                given[option.key] = text != "false"
                 if not rest:
                     break
                 flag, rest = "-" + rest[0], rest[1:]

@@ -23,7 +23,7 @@ from runtime.user_namespace import NoUserNamespace, UserNamespace, open_namespac
 from runtime.users import resolve
 from store.erofs_mount import root_of
 from store.errors import BoxError, RunError, SetupFailed
-from store.syscalls import exists
+from store.syscalls import encode, exists
 
 # HUP INT QUIT USR1 USR2 TERM CONT: what a user may send to box and means for the container.
 FORWARDED = (1, 2, 3, 10, 12, 15, 18)
@@ -319,7 +319,13 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
         emit_stdio(program, stdio, descriptors, terminal=spec.terminal)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         descriptors += (reader, writer)
-        command.emit(program, writer)
+        init = -1
+        if spec.init:
+            from runtime.stubs import open_init
+
+            init = open_init([encode(path) for path in command.candidates()])
+            descriptors.append(init)
+        command.emit(program, writer, init)
         namespaces = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC | linux.CLONE_NEWPID
         if spec.network == "none":
             namespaces |= linux.CLONE_NEWNET
@@ -331,6 +337,12 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
         process.pid, failure = spawn(program, namespaces, directory, namespace.ready if namespace is not None else None)
         if failure is not None:
             return error_of(failure, command, rootfs.place)
+        if init >= 0:
+            descriptors.remove(writer)
+            os.close(writer)
+            failure = _told_by_init(reader)
+            if failure is not None:
+                return error_of(failure, command, rootfs.place)
         process.master = rootfs.master
         born = True
         return None
@@ -342,6 +354,15 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
         if rootfs.master >= 0 and not born:
             os.close(rootfs.master)
         rootfs.close()
+
+
+def _told_by_init(reader: int) -> Failure | None:
+    """None once the init's command has been executed, else why not. The first byte said that this process was found alive."""
+    message = b""
+    while data := os.read(reader, 4096):
+        message += data
+    errnos = [int.from_bytes(message[at : at + 8], "little") for at in range(1, len(message) - 7, 8)]
+    return Failure(None, errnos[-1], errnos) if errnos else None
 
 
 def error_of(failure: Failure, command: Command, look: "Look") -> BoxError:

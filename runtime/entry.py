@@ -5,6 +5,7 @@ identity, capabilities, no_new_privs, filter, execve. Each takes away what the o
 """
 
 import posix as os
+from fcntl import F_SETFD
 
 from runtime import capabilities
 from runtime.confinement import FILTER_FLAG_LOG, confine
@@ -14,12 +15,12 @@ from runtime.linux import (
     PR_SET_PDEATHSIG,
     SIGKILL,
 )
-from runtime.program import EPERM, Program
+from runtime.program import EPERM, Program, strings
 from runtime.seccomp_cache import filter_bytes
 from runtime.spec import DEFAULT_PATH, Spec
 from runtime.steps import emit_default_signals, emit_loopback, emit_root, emit_unblocked, emit_working_directory
 from runtime.users import User
-from store.syscalls import encode
+from store.syscalls import AT_EMPTY_PATH, encode
 
 _FIRST_CLOSED = 4  # 0, 1, 2 are the program's, 3 is the lifeline
 
@@ -53,13 +54,17 @@ class Command:
             return [name]
         return [f"{folder or '.'}/{name}" for folder in self.env["PATH"].split(":")] if name else []
 
-    def emit(self, program: Program, lifeline: int) -> None:
-        """Add the last steps. `lifeline` is a pipe's end whose other end only the parent has: its death is noticed there."""
+    def emit(self, program: Program, lifeline: int, init: int = -1) -> None:
+        """Add the last steps. `lifeline` is a pipe's end whose other end only the parent has: its death is noticed there. `init`
+        is the descriptor of a program that is executed first, and executes the command (runtime.stubs); -1 for none."""
         call = program.call
         if lifeline != 3:
             call("dup3", lifeline, 3, os.O_CLOEXEC)
+        if init >= 0:
+            call("fcntl", 3, F_SETFD, 0)  # it says there that the command cannot be executed
+            call("dup3", init, _FIRST_CLOSED, os.O_CLOEXEC)
         # Before the working directory is entered, so that one of /proc/self/fd/N has nothing of the machine to lead to.
-        call("close_range", _FIRST_CLOSED, 0xFFFFFFFF, 0, action="close descriptors")
+        call("close_range", _FIRST_CLOSED + (init >= 0), 0xFFFFFFFF, 0, action="close descriptors")
         emit_working_directory(program, self.cwd)
         confine(
             program,
@@ -75,7 +80,12 @@ class Command:
         call("write", 3, b"\0", 1, action="find the parent alive")
         emit_unblocked(program)
         environment = [encode(f"{name}={value}") for name, value in self.env.items()]
-        program.execute(self.candidates(), [encode(word) for word in self.argv], environment)
+        argv = [encode(word) for word in self.argv]
+        if init >= 0:
+            words = strings([b"box-init", b"--", *argv])
+            call("execveat", _FIRST_CLOSED, b"\0", words, strings(environment), AT_EMPTY_PATH, action="execute the init")
+        else:
+            program.execute(self.candidates(), argv, environment)
 
 
 def emit_birth(program: Program, joined: list[int]) -> None:

@@ -81,8 +81,8 @@ class Spec:
     None for no limit; `resources` are more limits, in the words of linux.resources of a bundle. `capabilities` is a mask
     (runtime.capabilities), None for the default. `guard` is a lock's descriptor (it keeps the image's trees from being deleted)
     or -1: it is closed once the journal is on disk, which keeps them from then on. `removed` means that nothing of the container
-    stays once it ended (`--rm`). `interactive` means that its input stays open for whoever attaches to it. The pid of its first
-    process is written to `pid_file`, where that is named.
+    stays once it ended (`--rm`). `interactive` means that its input stays open for whoever attaches to it. With `init`, its first
+    process is box's own (runtime.stubs), which bears the command. Its pid is written to `pid_file`, where that is named.
     `userns` is "auto" (ids of its own) or "host", unless `id_maps` says which ids (runtime.id_maps); empty means auto where
     that can be. `warn` is told, in a line, what could not be.
     """
@@ -101,6 +101,7 @@ class Spec:
         "id_maps",
         "image",
         "image_digest",
+        "init",
         "interactive",
         "labels",
         "log_refusals",
@@ -168,6 +169,7 @@ class Spec:
         self.stop_signal = 15
         self.removed = False
         self.interactive = False
+        self.init = False
         self.pid_file = ""
         for name, value in fields.items():
             setattr(self, name, value)

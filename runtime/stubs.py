@@ -14,6 +14,7 @@ all that lose their parents, and ends with the command's status (128 + N for sig
 
 from _struct import pack
 
+from store.errors import RunError
 from store.syscalls import MACHINE
 
 # The descriptors that a keeper holds: the container's directory, locked; the two ends of the socket that has the wait status once
@@ -74,6 +75,11 @@ _INIT = bytes.fromhex(
     "488d7500"  # lea rsi, [rbp+0]
     "31d2"  # xor edx, edx
     "41ba08000000"  # mov r10d, 8
+    "0f05"  # syscall
+    "b848000000"  # mov eax, 72
+    "bf03000000"  # mov edi, 3
+    "be02000000"  # mov esi, 2
+    "ba01000000"  # mov edx, 1
     "0f05"  # syscall
     "488b0c24"  # mov rcx, [rsp]
     "4c8d6ccc10"  # lea r13, [rsp+rcx*8+16]
@@ -210,6 +216,15 @@ def init(candidates: list[bytes]) -> bytes:
         names += path + b"\0"
     head = b"\xff" * 8 + bytes(24) + (_DATA_AT + table).to_bytes(8, "little") + INIT_NAME.encode().ljust(16, b"\0")
     return _elf(_INIT, head.ljust(results, b"\0") + pointers + bytes(8) + names)
+
+
+def open_init(candidates: list[bytes]) -> int:
+    """A descriptor of that file, above all that a container's program uses. RunError for another machine."""
+    if not available():
+        raise RunError(f"there is no init for {MACHINE} yet", hint="leave out --init, or say --init=false")
+    from runtime.waiting import sealed
+
+    return sealed(init(candidates), 16)
 
 
 def _elf(code: bytes, data: bytes) -> bytes:

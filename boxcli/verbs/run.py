@@ -94,6 +94,7 @@ VERB = Verb(
         about="no-new-privileges=false or seccomp=unconfined: opt out of a protection; seccomp=log: have refused calls logged.",
     ),
     Option("--stop-signal", metavar="SIGNAL", read=readers.signal, about="What 'box stop' sends (else the image's, else TERM)."),
+    Option("--init", about="Let box's own init be the first process, which reaps others (the default with -d; --init=false)."),
     Option("-l", "--label", metavar="KEY=VALUE", many=True, read=readers.label, about="Label the container."),
     Option("--cidfile", metavar="FILE", completes="file", about="Write the container's id to a new file."),
     Option("--pidfile", metavar="FILE", completes="file", about="Write the pid of the container's first process to a file."),
@@ -256,6 +257,7 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.interactive = values.flag("interactive")
     if values.flag("pidfile"):
         spec.pid_file = _absolute(values.text("pidfile"))
+    spec.init = _has_init(values)
     spec.stop_signal = values.one("stop_signal", int) or _stop_signal(image.stop_signal) or spec.stop_signal
     added = [name for text in values.all("cap_add", str) for name in text.split(",")]
     dropped = [name for text in values.all("cap_drop", str) for name in text.split(",")]
@@ -291,6 +293,15 @@ def environment(base: list[str], files: list[str], given: list[str]) -> list[str
         elif (value := variable(key)) is not None:
             variables[key] = f"{key}={value}"
     return list(variables.values())
+
+
+def _has_init(values: Values) -> bool:
+    asked = values.one("init", bool)
+    if asked is not None or not values.flag("detach"):
+        return bool(asked)
+    from runtime.stubs import available
+
+    return available()
 
 
 def _no_input(spec: Spec) -> int:

@@ -173,7 +173,7 @@ def test_an_option_given_twice_means_the_last_and_a_repeatable_one_means_all() -
 
 @pytest.mark.parametrize(
     "argv",
-    [[], ["-x", "img"], ["--size", "x", "img"], ["--size"], ["--tty=true", "img"], ["--help"], ["--nonesuch", "img"], ["-e"]],
+    [[], ["-x", "img"], ["--size", "x", "img"], ["--size"], ["--tty=yes", "img"], ["--help"], ["--nonesuch", "img"], ["-e"]],
 )
 def test_the_fast_parser_leaves_whatever_is_wrong_to_click(argv: list[str]) -> None:
     assert parse(VERB, argv, "/r") is None
