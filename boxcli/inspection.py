@@ -76,6 +76,7 @@ def container(root: str, name: str) -> dict[str, Any]:
             "NetworkMode": config["network"],
             "ReadonlyRootfs": config["read_only"],
             "AutoRemove": config["removed"],
+            "LogConfig": {"Type": "cri", "Config": {name: str(value) for name, value in config.get("log_options", {}).items()}},
             "Init": bool(config.get("init")),
             "Memory": config["memory"] or 0,
             "MemoryReservation": memory.get("reservation", 0),

@@ -238,6 +238,16 @@ def boolean(text: str) -> bool:
     return text == "true"
 
 
+def log_option(text: str) -> tuple[str, int]:
+    """max-size=SIZE (0 or -1: no limit) or max-file=N."""
+    name, _, value = text.partition("=")
+    if name == "max-size":
+        return name, 0 if value in ("0", "-1") else size(value)
+    if name == "max-file":
+        return name, count(value)
+    raise ValueError(f"{text!r} is neither max-size=SIZE nor max-file=N")
+
+
 def keys(text: str) -> bytes:
     """What a terminal sends for a sequence of keys such as ctrl-p,ctrl-q; none for an empty one."""
     from runtime.attaching import keys as read

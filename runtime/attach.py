@@ -11,7 +11,7 @@ from _signal import signal as set_handler  # the signal module would import enum
 
 from runtime import linux
 from runtime.container import Forwarding, launch, prepare
-from runtime.logs import LogWriter
+from runtime.logs import LogWriter, open_log
 from runtime.spec import Outcome, Spec
 
 _PIECE = 1 << 16
@@ -30,7 +30,7 @@ def run_attached(spec: Spec, stdin: int, stdout: int, stderr: int, forward: bool
         journal = prepare(spec)
         try:
             if not spec.removed:
-                copies.log = LogWriter(journal.path + "/log")
+                copies.log = open_log(journal.path, spec.log_options)
             ends = copies.ends()
         except BaseException:
             journal.remove()

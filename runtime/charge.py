@@ -29,7 +29,7 @@ from runtime.clients import (
     socket_path,
 )
 from runtime.journal import Journal
-from runtime.logs import LogWriter
+from runtime.logs import LogWriter, open_log
 from runtime.reaping import KILLED, anonymous_volumes
 from runtime.spec import Outcome
 from runtime.streams import Streams
@@ -77,7 +77,7 @@ class Charge:
         self.error = ""
         self._until = 0.0
         try:
-            self.log = LogWriter(journal.path + "/log")
+            self.log = open_log(journal.path, record.get("log_options", {}))
             self._find_process(record["pid"])
             self.listener = self._listen()
             self._on(self.status.fileno(), select.EPOLLIN, self._over)

@@ -83,8 +83,8 @@ class Spec:
     or -1: it is closed once the journal is on disk, which keeps them from then on. `removed` means that nothing of the container
     stays once it ended (`--rm`). `interactive` means that its input stays open for whoever attaches to it. With `init`, its first
     process is box's own (runtime.stubs), which bears the command. Its pid is written to `pid_file`, where that is named.
-    `userns` is "auto" (ids of its own) or "host", unless `id_maps` says which ids (runtime.id_maps); empty means auto where
-    that can be. `warn` is told, in a line, what could not be.
+    `log_options` are max-size (bytes, 0 for no limit) and max-file. `userns` is "auto" (ids of its own) or "host", unless
+    `id_maps` says which ids (runtime.id_maps); empty means auto where that can be. `warn` is told, in a line, what could not be.
     """
 
     __slots__ = (
@@ -104,6 +104,7 @@ class Spec:
         "init",
         "interactive",
         "labels",
+        "log_options",
         "log_refusals",
         "lowers",
         "manifest_digest",
@@ -163,6 +164,7 @@ class Spec:
         self.no_new_privileges = True
         self.seccomp = True
         self.log_refusals = False
+        self.log_options: dict[str, int] = {}
         self.terminal = False
         self.ulimits: list[tuple[str, int, int]] = []
         self.labels: dict[str, str] = {}

@@ -12,11 +12,19 @@ def _tail(text: str) -> int:
     return -1 if text == "all" else readers.whole(text)
 
 
+def _moment(text: str) -> str:
+    from boxcli.moments import moment, stamp
+
+    return stamp(moment(text))
+
+
 VERB = Verb(
     "logs",
     "Show what a container wrote",
     Option("-f", "--follow", about="Go on until the container ends."),
     Option("-n", "--tail", metavar="N", read=_tail, about="Show the last N lines ('all' is the default)."),
+    Option("--since", metavar="TIME", read=_moment, about="Show what was written from then on: 10m ago, or 2026-01-31T12:00:00."),
+    Option("--until", metavar="TIME", read=_moment, about="Show what was written before then."),
     Option("-t", "--timestamps", about="Show when each line was written."),
     Argument("CONTAINER", completes="container"),
 )
@@ -31,7 +39,8 @@ def main(values: Values) -> int:
     tail = values.one("tail", int)
     tail = None if tail == -1 else tail
     path = container.log_path
-    entries = follow(path, tail=tail) if values.flag("follow") else read(path, tail=tail)
+    shown = follow if values.flag("follow") else read
+    entries = shown(path, tail=tail, since=values.text("since"), until=values.text("until"))
     fresh = {"stdout": True, "stderr": True}  # whether the stream is at the beginning of a line
     for entry in entries:
         stamp = entry.time.encode() + b" " if values.flag("timestamps") and fresh[entry.stream] else b""

@@ -94,6 +94,13 @@ VERB = Verb(
         about="no-new-privileges=false or seccomp=unconfined: opt out of a protection; seccomp=log: have refused calls logged.",
     ),
     Option("--stop-signal", metavar="SIGNAL", read=readers.signal, about="What 'box stop' sends (else the image's, else TERM)."),
+    Option(
+        "--log-opt",
+        metavar="OPTION",
+        many=True,
+        read=readers.log_option,
+        about="max-size=SIZE or max-file=N: when the log is rotated (16m), and how many files there are (4).",
+    ),
     Option("--init", about="Let box's own init be the first process, which reaps others (the default with -d; --init=false)."),
     Option("-l", "--label", metavar="KEY=VALUE", many=True, read=readers.label, about="Label the container."),
     Option("--cidfile", metavar="FILE", completes="file", about="Write the container's id to a new file."),
@@ -258,6 +265,7 @@ def specification(values: Values, image: "Prepared") -> Spec:
     if values.flag("pidfile"):
         spec.pid_file = _absolute(values.text("pidfile"))
     spec.init = _has_init(values)
+    spec.log_options = dict(values.all("log_opt", tuple))
     spec.stop_signal = values.one("stop_signal", int) or _stop_signal(image.stop_signal) or spec.stop_signal
     added = [name for text in values.all("cap_add", str) for name in text.split(",")]
     dropped = [name for text in values.all("cap_drop", str) for name in text.split(",")]

@@ -69,7 +69,7 @@ class TestPause:
 
 class TestTop:
     def test_it_shows_the_container_s_processes_and_no_others(self, box: Box, tiny: str) -> None:
-        box("run", "-d", "--name", "t", "-u", "7654", tiny, "sh", "-c", "sleep 1001; true")
+        box("run", "-d", "--init=false", "--name", "t", "-u", "7654", tiny, "sh", "-c", "sleep 1001; true")
         until(lambda: "sleep 1001" in box("top", "t").stdout)
         head, *lines = box("top", "t").stdout.splitlines()
         assert head.split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
@@ -79,14 +79,14 @@ class TestTop:
 
     @pytest.mark.parametrize("options", [["-o", "pid,args"], ["-eo", "pid,args"], ["aux"], ["-ef"], ["u"]])
     def test_options_of_ps_are_taken(self, box: Box, tiny: str, options: list[str]) -> None:
-        box("run", "-d", "--name", "t", tiny, "sleep", "1003")
+        box("run", "-d", "--init=false", "--name", "t", tiny, "sleep", "1003")
         lines = box("top", "t", *options).stdout.splitlines()
         assert "PID" in lines[0]
         assert len(lines) == 2
         assert lines[1].endswith("sleep 1003")
 
     def test_what_ps_or_box_cannot_do_is_said(self, box: Box, tiny: str) -> None:
-        box("run", "-d", "--name", "t", tiny, "sleep", "100")
+        box("run", "-d", "--init=false", "--name", "t", tiny, "sleep", "100")
         assert "no PID" in box("top", "t", "-o", "args", status=2).stderr
         assert "ps: " in box("top", "t", "-o", "nonsense", status=2).stderr
         box("create", "--name", "rests", tiny)
@@ -95,7 +95,7 @@ class TestTop:
 
 class TestStats:
     def test_it_has_docker_s_columns_and_what_is_used(self, box: Box, tiny: str) -> None:
-        box("run", "-d", "--name", "busy", "-m", "64m", tiny, "sh", "-c", "while :; do :; done")
+        box("run", "-d", "--init=false", "--name", "busy", "-m", "64m", tiny, "sh", "-c", "while :; do :; done")
         head, line = box("stats", "--no-stream").stdout.splitlines()
         assert re.split(r"\s{3,}", head) == [
             "CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS",
@@ -107,7 +107,7 @@ class TestStats:
         assert cells[7] == "1"
 
     def test_json_and_templates_have_docker_s_fields(self, box: Box, tiny: str) -> None:
-        box("run", "-d", "--name", "idle", tiny, "sleep", "100")
+        box("run", "-d", "--init=false", "--name", "idle", tiny, "sleep", "100")
         box("create", "--name", "rests", tiny)
         record = json.loads(box("stats", "--no-stream", "--format", "json", "idle").stdout)
         assert {*record} == {"Container", "ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"}
@@ -117,7 +117,7 @@ class TestStats:
         ]  # fmt: skip
 
     def test_at_a_terminal_it_is_shown_again_and_again_until_it_is_interrupted(self, box: Box, tiny: str) -> None:
-        box("run", "-d", "--name", "idle", tiny, "sleep", "100")
+        box("run", "-d", "--init=false", "--name", "idle", tiny, "sleep", "100")
         with Terminal("stats") as terminal:
             for _ in range(2):
                 terminal.until(rb"CONTAINER ID.*\r\n.*idle")

@@ -69,10 +69,10 @@ def test_a_start_that_fails_raises_what_a_run_would_and_leaves_nothing(site: Sit
 def test_a_failure_that_nobody_foresaw_is_told_by_the_start(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     import runtime.charge
 
-    def full(path: str) -> None:
+    def full(path: str, options: object) -> None:
         raise OSError(28, "No space left on device", path)
 
-    monkeypatch.setattr(runtime.charge, "LogWriter", full)
+    monkeypatch.setattr(runtime.charge, "open_log", full)
     with pytest.raises(RunError, match="No space left on device"):
         run_detached(site.spec("true"))
     assert site.containers.all() == []

@@ -97,6 +97,74 @@ def test_a_log_is_not_written_through_a_link(path: Path, tmp_path: Path) -> None
     assert (tmp_path / "canary").read_text() == "alive"
 
 
+def test_a_log_that_is_full_is_rotated_and_the_oldest_goes(path: Path) -> None:
+    log = logs.LogWriter(str(path), 1000, 3)
+    for number in range(200):
+        log.feed("stdout", b"line %d\n" % number)
+    log.close()
+    files = logs.LogWriter.files(str(path))
+    assert files == [str(path), f"{path}.1", f"{path}.2"]
+    assert all(os.path.getsize(name) <= 1000 for name in files)
+    assert sorted(os.listdir(path.parent)) == ["log", "log.1", "log.2"]
+    shown = [text for _, text in entries(path)]
+    assert 40 < len(shown) < 80
+    assert shown == [b"line %d\n" % number for number in range(200 - len(shown), 200)]
+    assert [entry.text for entry in logs.read(str(path), tail=3)] == shown[-3:]
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_few_files_hold_the_newest(path: Path, files: int) -> None:
+    log = logs.LogWriter(str(path), 300, files)
+    for number in range(30):
+        log.feed("stdout", b"%d\n" % number)
+    log.close()
+    shown = [text for _, text in entries(path)]
+    assert shown
+    assert shown == [b"%d\n" % number for number in range(30 - len(shown), 30)]
+    assert len(os.listdir(path.parent)) == files
+
+
+def test_without_a_limit_nothing_is_rotated_and_by_default_a_flood_ends_somewhere(path: Path) -> None:
+    log = logs.open_log(str(path.parent), {"max-size": 0})
+    for _ in range(30):
+        log.feed("stdout", b"x" * (1 << 20) + b"\n")
+    log.close()
+    assert os.listdir(path.parent) == ["log"]
+    path.unlink()
+    log = logs.open_log(str(path.parent), {})
+    for _ in range(90):
+        log.feed("stdout", b"x" * (1 << 20) + b"\n")
+    log.close()
+    assert sum(os.path.getsize(name) for name in logs.LogWriter.files(str(path))) <= logs.MAX_SIZE * logs.MAX_FILES
+
+
+def test_since_and_until_bound_what_is_shown(path: Path) -> None:
+    path.write_bytes(b"".join(b"2026-01-0%dT00:00:00.000000000Z stdout F %d\n" % (day, day) for day in range(1, 8)))
+    shown = logs.read(str(path), since="2026-01-03T00:00:00.000000000Z", until="2026-01-06T00:00:00.000000000Z")
+    assert [entry.text for entry in shown] == [b"3\n", b"4\n", b"5\n"]
+    shown = logs.read(str(path), since="2026-01-03T00:00:00.000000000Z", tail=2)
+    assert [entry.text for entry in shown] == [b"6\n", b"7\n"]
+
+
+def test_following_goes_on_across_rotations(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.journal.looked_after", lambda container: not done.is_set())
+    monkeypatch.setattr(logs, "_PAUSE", 0.002)
+    done = threading.Event()
+    log = logs.LogWriter(str(path), 2000, 4)
+    log.feed("stdout", b"0\n")
+    seen: list[bytes] = []
+    thread = threading.Thread(target=lambda: seen.extend(entry.text for entry in logs.follow(str(path))))
+    thread.start()
+    for number in range(1, 400):
+        log.feed("stdout", b"%d\n" % number)
+        time.sleep(0.0005)
+    log.close()
+    assert len(logs.LogWriter.files(str(path))) == 4
+    done.set()
+    thread.join(20)
+    assert seen == [b"%d\n" % number for number in range(400)]
+
+
 @pytest.mark.needs("root", "overlay", "cgroup")
 @pytest.mark.parametrize("removed", [False, True])
 def test_following_shows_what_comes_until_the_container_has_ended(site: Site, tmp_path: Path, removed: bool) -> None:
