@@ -19,6 +19,7 @@ _SIGWINCH = 28
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runtime.attaching import Keys
     from runtime.unread import Listener
 
 
@@ -56,8 +57,12 @@ def run_attached(spec: Spec, stdin: int, stdout: int, stderr: int, forward: bool
 class Copies:
     """Copies between one process of a container and the caller's descriptors (-1 for none), and its output into a log."""
 
-    def __init__(self, terminal: bool, stdin: int, stdout: int, stderr: int, log: LogWriter | None = None) -> None:
+    def __init__(
+        self, terminal: bool, stdin: int, stdout: int, stderr: int, log: LogWriter | None = None, keys: "Keys | None" = None
+    ) -> None:
         self.terminal = terminal
+        self.keys = keys  # what the user types to leave
+        self.detached = False
         self.stdin = stdin
         self.log = log
         self._outputs = {"stdout": stdout, "stderr": stderr}
@@ -111,6 +116,13 @@ class Copies:
             if former is not None:
                 set_handler(_SIGWINCH, former)
 
+    def drain(self, pid: int) -> None:
+        """`until_end` for nobody: what the process writes is thrown away, and it has no input any more."""
+        self.stdin = -1
+        self._outputs = dict.fromkeys(self._outputs, -1)
+        self.detached = False
+        self._copy(pid, False)
+
     def close(self) -> None:
         """Close all that is still open of this object's own, the log too."""
         self._close_theirs()
@@ -158,6 +170,8 @@ class Copies:
                         unread = self._heard(pid, self._listeners.pop(fd), watch) or unread
                     elif running:
                         self._pass_input(fd, watch)
+                        if self.detached:
+                            return unread
             return unread
         finally:
             os.close(ended)
@@ -173,6 +187,8 @@ class Copies:
             if not data:
                 self._end_input()
                 return
+            if self.keys is not None:
+                data, self.detached = self.keys.feed(data)
             self._unwritten = data
         else:
             watch.unregister(fd)

@@ -16,6 +16,10 @@ from runtime.state import Container
 from runtime.steps import emit_stdio, give
 from runtime.users import resolve
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def run(
     container: Container,
@@ -29,17 +33,25 @@ def run(
     stdout: int = 1,
     stderr: int = 2,
     forward: bool = True,
+    detach_keys: bytes = b"",
+    let_go: "Callable[[], None] | None" = None,
 ) -> Outcome:
     """Run `argv` in the container to its end. `env` is added to the container's own; an empty `user` or `cwd` is the container's.
 
-    The descriptors are handed on as `container.run` does. The program ends when this process does. Raises RunError when the
-    container does not run or is paused, SetupFailed, CommandNotFound or CommandNotExecutable.
+    The descriptors are handed on as `container.run` does. The program ends when this process does. When the user types
+    `detach_keys`, `let_go` is called, which is to give up the terminal, and it goes on with nobody attached. Raises RunError
+    when the container does not run or is paused, SetupFailed, CommandNotFound or CommandNotExecutable.
     """
     check_not_paused(container, "execute in")
     spec = container.spec()
     spec.env = [f"HOSTNAME={spec.hostname}", *(["TERM=xterm"] if terminal else []), *spec.env, *env]
     direct = not (terminal or indirect(stdin, stdout, stderr, own_users=spec.userns != "host"))
-    copies = None if direct else Copies(terminal, stdin, stdout, stderr)
+    keys = None
+    if let_go is not None and detach_keys and terminal and stdin >= 0:
+        from runtime.attaching import Keys
+
+        keys = Keys(detach_keys)
+    copies = None if direct else Copies(terminal, stdin, stdout, stderr, keys=keys)
     forwarding = Forwarding() if forward else None
     pid = 0
     try:
@@ -57,6 +69,9 @@ def run(
         if copies is not None:
             copies.begin(master)
             copies.until_end(pid)
+            if copies.detached and let_go is not None:
+                let_go()
+                copies.drain(pid)
         _, status = os.waitpid(pid, 0)
         pid = 0
         return Outcome(status)

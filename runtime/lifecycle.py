@@ -3,7 +3,7 @@
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from runtime import linux
@@ -207,6 +207,22 @@ def wait(container: Container) -> int:
             return now.exit_status
         Containers(container.root).reap()  # the one that looked after it was killed
         time.sleep(0.01)
+
+
+def wait_for(container: Container, conditions: Collection[str], interval: float) -> int:
+    """Return when the container is one of `conditions`: created, running, paused, stopped (or exited), removed. Its exit status,
+    -1 where it has none. Raises ContainerMissing when it is removed and nobody waits for that."""
+    while True:
+        now = Containers(container.root).read(container.id)
+        if now is None:
+            if "removed" in conditions:
+                return -1
+            raise ContainerMissing(container.name, hint="it has been removed")
+        state = "paused" if now.paused else now.status
+        if state in conditions or (state == "stopped" and "exited" in conditions):
+            return -1 if now.exit_status is None else now.exit_status
+        time.sleep(interval)
+        Containers(container.root).reap()
 
 
 def remove(container: Container, force: bool = False, *, volumes: bool = False) -> None:
