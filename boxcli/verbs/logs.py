@@ -15,7 +15,10 @@ def _tail(text: str) -> int:
 def _moment(text: str) -> str:
     from boxcli.moments import moment, stamp
 
-    return stamp(moment(text))
+    try:
+        return stamp(moment(text))
+    except (OverflowError, OSError):
+        raise ValueError(f"{text!r} is no time of this world") from None
 
 
 VERB = Verb(

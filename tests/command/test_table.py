@@ -20,7 +20,7 @@ GOOD = (
     "image", "/a:/b", "/a:/b:ro", "/dir", "/dir:size=1m",
     "none", "host", "auto", "0:100000:65536", "TERM", "9",
     "a:127.0.0.1", "nofile=1:2", "seccomp=unconfined", "json", "sha256:abc", "img:tag", "ALL", "plain", "bash", "5", "10s", "",
-    "true", "type=tmpfs,dst=/t", "name:/v:ro", "0-3,7", "running",
+    "true", "type=tmpfs,dst=/t", "name:/v:ro", "0-3,7", "running", "max-size=10m",
 )  # fmt: skip
 BAD = ("=x", "-5", "../x", "a b", "--", "-", "--rm", "-x", "1:2:3:4", "é", "\udcff", "a\nb", "999999999999999999999", "0", "٣")
 
