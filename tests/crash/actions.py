@@ -1,4 +1,5 @@
-"""What is done to a store while it is killed, starved or collected: `act(root, "VERB=ARGUMENT")`.
+"""What is done to a store while it is killed, starved or collected: `act(root, "VERB=ARGUMENT")`, by the `overlay` driver; after
+`best:` by the one that is best here.
 
 Imported by the actor too, in an interpreter without the packages of the test run: what only some actions need is imported there.
 """
@@ -13,10 +14,14 @@ from store.archive import load, save
 from store.collect import delete_image, forget_images, gc
 from store.digest import OCI_LAYER
 from store.images import stack
+from store.layers import import_layer
 from store.layout import Store
 from store.marks import InUse
+from store.mend import check_and_mend
 from store.prepare import prepare
+from store.sources import TAR, remember
 
+BEST = "best:"
 CONFIG = {"architecture": "amd64", "os": "linux", "created": "1980-01-01T00:00:00Z"}
 
 
@@ -75,11 +80,16 @@ def command(root: str, *arguments: str) -> int:
 def act(root: str, action: str) -> int:
     """Do it; the exit status."""
     verb, _, argument = action.partition("=")
+    best, verb = verb.startswith(BEST), verb.removeprefix(BEST)
+    if verb == "create":
+        return command(root, "create", "--name", "c1", "probe")
+    if verb == "rm":
+        return command(root, "rm", "c1")
     if verb == "run":
         return command(root, "run", "--rm", "probe")
     if verb == "tag":
         return command(root, "tag", "app", "again")
-    store = Store.open(root, "overlay")
+    store = Store.open(root, "" if best else "overlay")
     if verb == "old":
         put(store, "app", b"old")
         put(store, "kept", b"kept")
@@ -99,6 +109,13 @@ def act(root: str, action: str) -> int:
     elif verb == "load":
         with open(argument, "rb", buffering=0) as source:
             load(store, source)
+    elif verb == "import":
+        with store.leased(), open(argument, "rb", buffering=0) as source:
+            layer = import_layer(store, source)
+            remember(store, TAR, argument, [layer.descriptor.digest])
+            store.references.set("imported", store.images.create(CONFIG, [layer]))
+    elif verb == "repair":
+        check_and_mend(store, used=in_use(store))
     elif verb == "save":
         with open(argument, "wb", buffering=0) as target:
             save(store, ["app"], target)

@@ -13,7 +13,9 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from store import blobs, drafts, grave, layout, leases, locks, marks, references, snapshot_overlay
+from store import blobs, drafts, grave, layout, leases, locks, marks, references, snapshot_erofs, snapshot_overlay
+from store.digest import Digest
+from store.images import Layer
 from tests.crash import actions
 
 Patch = Callable[[object, str, object], None]
@@ -117,6 +119,28 @@ def _publish_first(self: snapshot_overlay.OverlayDriver, layer: object, lowers: 
     os.close(tree)
 
 
+def _write_index_in_place(self: snapshot_erofs.ErofsDriver, layer: Layer, layers: int, data: bytes, aside: object = None) -> None:
+    home = f"{self._directory}/{layer.chain_id.hex}"
+    os.makedirs(home, exist_ok=True)
+    self.drafts.replace(f"{home}/{layers}.checked", f"{self._boot}\n".encode(), durable=False)
+    descriptor = os.open(f"{home}/{layers}.erofs", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for half in (data[:-100], data[-100:]):
+        os.write(descriptor, half)
+    os.close(descriptor)
+
+
+def _copy_into_place(self: blobs.Blobs, path: str, digest: Digest) -> None:
+    self.use(digest)
+    with open(path, "rb") as file:
+        data = file.read()
+    descriptor = os.open(self.path(digest), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for half in (data[:600], data[600:]):
+        os.write(descriptor, half)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    os.unlink(path)
+
+
 def _patches(mutant: str, patch: Patch) -> None:
     if mutant == "only-directories-are-synced":
         patch(os, "fsync", _only(stat.S_ISDIR))
@@ -155,6 +179,10 @@ def _patches(mutant: str, patch: Patch) -> None:
         patch(grave.Grave, "take", _delete_in_place)
     elif mutant == "trees-are-published-before-they-are-whole":
         patch(snapshot_overlay.OverlayDriver, "_make", _publish_first)
+    elif mutant == "indexes-are-written-where-they-lie":
+        patch(snapshot_erofs.ErofsDriver, "publish", _write_index_in_place)
+    elif mutant == "tars-are-copied-into-their-places":
+        patch(blobs.Blobs, "take", _copy_into_place)
     elif mutant == "a-run-keeps-no-guard":
         from boxcli.verbs import run
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
+
+import zstandard
 
 from store import fsck
 from store.archive import save
 from store.collect import delete_image, forget_images, gc
+from store.digest import OCI_LAYER_GZIP, OCI_LAYER_ZSTD, Digest
+from store.images import stack
 from store.layout import Store
 from store.prepare import prepare
-from tests.crash.actions import act, put
+from tests.crash.actions import BEST, CONFIG, act, put
 from tests.crash.mutants import mutated
-from tests.store.samples import damage, names, put_image, reachable
+from tests.store.samples import compressed, damage, layer_tar, names, put_image, reachable
 
+NOISE = random.Random(1).randbytes(100_000)
 DELETED = {"delete": b"old", "prune": b"old", "gc": b"left by a killed build"}  # what comes back is whole, too
 ACTIONS = ("open", "new", "load", "tag", "tree", "delete", "gc", "prune", "build", "save", "run")
+OF_THE_BEST_DRIVER = tuple(
+    f"{BEST}{action}" for action in ("new", "load", "load-gzip", "load-zstd", "import", "tree", "delete", "gc", "repair", "rm")
+)
 
 
 def quick(tmp_path: Path) -> Path:
@@ -29,34 +38,61 @@ def quick(tmp_path: Path) -> Path:
     return made
 
 
+def _archive(top: Path, compression: str) -> None:
+    """The archive of an image at `app.tar`, its layers plain, or compressed, too large to be kept in memory."""
+    source = Store.open(str(top / "source"), "overlay")
+    contents = ({"file": b"loaded", "big": NOISE}, {"big": bytes(range(256)) * 1000})
+    put_image(source, "app", *contents)
+    if compression:
+        pack = compressed if compression == "gzip" else zstandard.ZstdCompressor().compress
+        media_type = OCI_LAYER_GZIP if compression == "gzip" else OCI_LAYER_ZSTD
+        tars = [layer_tar(files) for files in contents]
+        layers = [(source.blobs.put_bytes(pack(tar), media_type), Digest.of(tar)) for tar in tars]
+        source.references.set("app", source.images.create(CONFIG, stack(layers)))
+    with open(top / "app.tar", "wb", buffering=0) as target:
+        save(source, ["app"], target)
+
+
 class Scene:
     """`template` before the action, `root` for an attempt; `before` and `after` are the names without and with the action."""
 
     def __init__(self, top: Path, action: str) -> None:
         self.top = top
-        self.action = action
+        self.best = BEST if action.startswith(BEST) else ""
+        self.driver = "" if self.best else "overlay"
+        action = action.removeprefix(BEST)
+        self.action = self.best + action
+        self.verb = action
         self.template = top / "template"
         self.root = str(top / "store")
         top.mkdir(parents=True, exist_ok=True)
-        if action == "load":
-            source = Store.open(str(top / "source"), "overlay")
-            put_image(source, "app", {"file": b"loaded"}, {"big": bytes(range(256)) * 1000})
-            with open(top / "app.tar", "wb", buffering=0) as target:
-                save(source, ["app"], target)
-            self.action = f"load={top}/app.tar"
+        if action.startswith("load"):
+            _archive(top, action.removeprefix("load").lstrip("-"))
+            self.action = f"{self.best}load={top}/app.tar"
+        elif action == "import":
+            (top / "root.tar").write_bytes(layer_tar({"file": b"imported", "big": NOISE}))
+            self.action = f"{self.best}import={top}/root.tar"
         elif action == "save":
             self.action = f"save={top}/saved.tar"
         self.before: dict[str, str] = {}
         if action != "open":
-            act(str(self.template), "old")
+            act(str(self.template), f"{self.best}old")
             if action in ("prune", "gc"):
-                act(str(self.template), "new" if action == "prune" else "garbage")
-            if action == "run":
+                act(str(self.template), self.best + ("new" if action == "prune" else "garbage"))
+            if action in ("run", "rm"):
                 act(str(self.template), "probe")
+            if action == "rm":
+                act(str(self.template), "create")
             self.before = dict(names(Store(str(self.template))))
         if action == "tree":
-            for chain in Store(str(self.template), "overlay").snapshots.all():
-                shutil.rmtree(self.template / "snapshots" / chain.removeprefix("sha256:"))
+            store = Store(str(self.template))
+            for chain in store.snapshot_chains():
+                for place in filter(os.path.isdir, store.snapshot_places(chain)):
+                    shutil.rmtree(place)
+        if action == "repair":
+            for path in (self.template / "indexes").glob("*/1.erofs"):
+                path.write_bytes(path.read_bytes()[:-1] + b"x")
+            (self.template / "oci-layout").write_bytes(b"{}")
         self.renew()
         act(self.root, self.action)
         self.after: dict[str, str] = dict(names(Store(self.root)))
@@ -80,15 +116,17 @@ class Scene:
                 found += damage(self.root)
                 if dict(names(Store(self.root))) not in (self.before, self.after):
                     found.append(f"names: {names(Store(self.root))}")
-            elif self.action != "open":
+            elif self.verb != "open":
                 found.append("the store is gone")
-            if self.action != "delete" or dict(names(Store(self.root))) == self.before:
+            if self.verb != "delete" or dict(names(Store(self.root))) == self.before:
                 self.act()
-            store = Store.open(self.root, "overlay")
+            store = Store.open(self.root, self.driver)
+            if self.verb == "rm" and os.listdir(f"{self.root}/containers"):
+                found.append("the container is there still")
             if dict(names(store)) != self.after:
                 found.append(f"names after the next command: {names(store)}")
-            if self.action in DELETED:
-                put(store, "back", DELETED[self.action])
+            if self.verb in DELETED:
+                put(store, "back", DELETED[self.verb])
                 prepare(store, "back")
                 found += [f"{finding.place}: {finding.what}" for finding in fsck.check(store).findings]
                 delete_image(store, "back")
@@ -102,6 +140,12 @@ class Scene:
             there = {str(digest) for digest, _ in store.blobs.all()}
             if there != wanted:
                 found.append(f"blobs that nobody needs: {there - wanted}, missing: {wanted - there}")
+            tars = {digest for digest, _ in store.tars.all()}
+            layers = [layer for entry in store.references.all() for layer in store.images.load(entry.descriptor).layers]
+            if tars != {layer.diff_id for layer in layers if layer.compressed}:
+                found.append(f"tars: {tars}")
+            for name in names(store):
+                os.close(store.snapshots.view(store.images.load(store.references.get(name)).layers))
             found += damage(self.root)
         except Exception as err:
             found.append(f"the next command failed: {err!r}")

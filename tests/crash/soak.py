@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["BOX_SOAK"] = "1"
 
@@ -23,7 +24,7 @@ from tests.crash import test_beside, test_disk, test_every_call, test_power, tes
 from tests.crash.crowd import crowd
 from tests.crash.injection import CAUSES
 from tests.crash.power_cut import copy_of, cut, make_disk
-from tests.crash.scenes import ACTIONS, Scene, quick
+from tests.crash.scenes import ACTIONS, OF_THE_BEST_DRIVER, Scene, quick
 
 REPAIR = "the next command failed"
 
@@ -32,12 +33,14 @@ Figures = tuple[int, list[str]]
 
 def kills(top: Path) -> Figures:
     """Killed at every call, from inside."""
-    return _sum(test_every_call.killed_at_every_call(Scene(top / action, action)) for action in ACTIONS)
+    return _sum(test_every_call.killed_at_every_call(Scene(top / action, action)) for action in (*ACTIONS, *OF_THE_BEST_DRIVER))
 
 
 def refusals(top: Path, error: int) -> Figures:
     """The same, refused with an error."""
-    return _sum(test_every_call.starved_at_every_call(Scene(top / action, action), error, 1) for action in ACTIONS)
+    return _sum(
+        test_every_call.starved_at_every_call(Scene(top / action, action), error, 1) for action in (*ACTIONS, *OF_THE_BEST_DRIVER)
+    )
 
 
 def kills_by_the_kernel(top: Path) -> Figures:
@@ -98,7 +101,7 @@ def mutants(top: Path) -> Figures:
     """Mutants: a point is one that was noticed, damage is one that was not."""
 
     def each() -> Iterator[Figures]:
-        for mutant, action in test_every_call.MUTANTS:
+        for mutant, action in map(_values, test_every_call.MUTANTS):
             _, wrong = test_every_call.killed_at_every_call(Scene(top / mutant, action), mutant)
             yield int(bool(wrong)), [] if wrong else [f"nobody noticed that {mutant}"]
         for mutant, gc_comes_in_between in test_beside.MUTANTS:
@@ -111,6 +114,12 @@ def mutants(top: Path) -> Figures:
                 yield int(bool(wrong)), [] if wrong else [f"nobody noticed that {site} does not sync in {action}"]
 
     return _sum(each())
+
+
+def _values(parameters: Any) -> tuple[str, str]:
+    """The values of a test's parameters, marked or not."""
+    mutant, action = getattr(parameters, "values", parameters)
+    return mutant, action
 
 
 def _sum(each: Iterator[Figures]) -> Figures:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.crash import injection
 from tests.crash.injection import CAUSES, DONE, REFUSED, UNEXPLAINED, attempt, changes, may_answer
-from tests.crash.scenes import ACTIONS, Scene
+from tests.crash.scenes import ACTIONS, OF_THE_BEST_DRIVER, Scene
 
 pytestmark = pytest.mark.needs("root", "overlay")
 
@@ -20,19 +20,19 @@ SOAK = bool(os.environ.get("BOX_SOAK"))
 EVERY = 1 if SOAK else 3  # so manieth of the calls that are answered by an error
 
 
-def killed_at_every_call(scene: Scene, mutant: str = "") -> tuple[int, list[str]]:
+def killed_at_every_call(scene: Scene, mutant: str = "", every: int = 1) -> tuple[int, list[str]]:
     """How many points were tried, and what was wrong after them."""
     wrong: list[str] = []
-    for point in itertools.count(1):
+    for tried, point in enumerate(itertools.count(1, every)):
         scene.renew()
         done, struck = attempt(lambda: scene.act(mutant), changes, point)
         if not struck:
             assert done.status == DONE, done.said
-            return point - 1, wrong
+            return tried, wrong
         assert done.status == -9, done.said
         wrong += [f"{scene.action} killed at {point}: {what}" for what in scene.wrong()]
         if mutant and wrong:
-            return point, wrong  # it was noticed
+            return tried + 1, wrong  # it was noticed
     raise AssertionError
 
 
@@ -69,6 +69,21 @@ def test_a_command_that_is_refused_something_says_so_and_leaves_the_store_whole(
     assert tried >= 1
 
 
+@pytest.mark.needs("erofs", "cgroup")
+@pytest.mark.parametrize("action", OF_THE_BEST_DRIVER)
+def test_the_same_by_the_driver_that_is_best_here(top: Path, action: str) -> None:
+    """Indexes, compressed layers with their tars, and what only some commands do."""
+    scene = Scene(top, action)
+    tried, wrong = killed_at_every_call(scene, every=EVERY)
+    assert wrong == []
+    assert tried >= 3
+    for number, error in enumerate(CAUSES):
+        if SOAK or number == OF_THE_BEST_DRIVER.index(action) % len(CAUSES):
+            tried, wrong = starved_at_every_call(scene, error, 1 if SOAK else 7)
+            assert wrong == []
+            assert tried >= 1
+
+
 def test_an_fsync_that_failed_is_never_followed_by_success(top: Path) -> None:
     """P7, for each fsync of a build and of a load."""
     for action in ("new", "build", "load"):
@@ -89,6 +104,8 @@ MUTANTS = [
     ("blobs-go-before-their-names", "delete"),
     ("trees-are-deleted-where-they-lie", "delete"),
     ("trees-are-published-before-they-are-whole", "tree"),
+    pytest.param("indexes-are-written-where-they-lie", "best:tree", marks=pytest.mark.needs("erofs")),
+    pytest.param("tars-are-copied-into-their-places", "best:load-gzip", marks=pytest.mark.needs("erofs")),
 ]
 
 
