@@ -11,6 +11,7 @@ from boxcli import amounts
 def image(root: str, name: str) -> dict[str, Any]:
     """All about the image that `name` means. Raises ReferenceMissing."""
     from store.layout import Store
+    from store.usage import on_disk
 
     store = Store.open(root, make=False)
     named = store.references.resolve(name)
@@ -26,7 +27,7 @@ def image(root: str, name: str) -> dict[str, Any]:
         "Author": config.get("author", ""),
         "Architecture": config.get("architecture", ""),
         "Os": config.get("os", ""),
-        "Size": found.size,
+        "Size": on_disk(store, found.descriptor),
         "Config": config.get("config", {}),
         "RootFS": {"Type": "layers", "Layers": [str(layer.diff_id) for layer in found.layers]},
         "History": config.get("history", []),

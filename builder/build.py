@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from boxfile import Place, Plan, Step
 
 
+STDIN = "<stdin>"  # the path of a plan that was read from there
+
+
 class Done(Record):
     """A step of a build: `reason` says why it was done (empty: it was cached), `layer` is its digest, if it changed files."""
 
@@ -159,7 +162,7 @@ class Building:
     def _origins(self, base: bases.Start) -> origins.Origins:
         """Where the lines of the history were written; those of a base that is an image, as far as this machine knows."""
         plan = self.session.plan
-        path = plan.path if plan.path == "-" else os.path.abspath(plan.path)
+        path = plan.path if plan.path == STDIN else os.path.abspath(plan.path)
         lines: list[origins.Origin | None] = [origins.Origin(path, plan.base.at.line, 0)] * len(base.history)
         if base.image is not None:
             lines = list(origins.lines_of(self.session.store, base.image, len(base.history)))

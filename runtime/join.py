@@ -35,12 +35,13 @@ def run(
     forward: bool = True,
     detach_keys: bytes = b"",
     let_go: "Callable[[], None] | None" = None,
+    started: "Callable[[], object] | None" = None,
 ) -> Outcome:
     """Run `argv` in the container to its end. `env` is added to the container's own; an empty `user` or `cwd` is the container's.
 
     The descriptors are handed on as `container.run` does. The program ends when this process does. When the user types
-    `detach_keys`, `let_go` is called, which is to give up the terminal, and it goes on with nobody attached. Raises RunError
-    when the container does not run or is paused, SetupFailed, CommandNotFound or CommandNotExecutable.
+    `detach_keys`, `let_go` is called, which is to give up the terminal, and it goes on with nobody attached. `started` is
+    called once it runs. Raises RunError when the container does not run or is paused, SetupFailed, CommandNotFound or CommandNotExecutable.
     """
     check_not_paused(container, "execute in")
     spec = container.spec()
@@ -64,6 +65,8 @@ def run(
             terminal,
             copies.ends() if copies else (stdin, stdout, stderr),
         )
+        if started is not None:
+            started()
         if forwarding is not None:
             forwarding.to(pid)
         if copies is not None:

@@ -114,5 +114,11 @@ def usage(store: Store, *, keep: Keep = keep_nothing, used: Used = nothing_used)
     )
 
 
+def on_disk(store: Store, given: Descriptor) -> int:
+    """The bytes of an image's blobs and tars, as `usage` counts them; what it shares with others too. StoreError when it is
+    damaged."""
+    return sum((store.blobs.size(part) or 0) + (store.tars.size(part) or 0) for part in map(Digest, Marks(store).of(given).parts))
+
+
 def _total(sizes: Counter[str], digests: Iterable[str]) -> int:
     return sum(sizes[digest] for digest in digests)

@@ -65,13 +65,14 @@ def main(values: Values) -> int:
     """Build it; print the image's id."""
     import boxfile
     from boxcli.progress import Plain, view
-    from builder.build import build
+    from builder.build import STDIN, build
     from builder.progress import Silent
     from store.layout import Store
 
     path, context = _places(values)
     arguments = dict(entry.split("=", 1) for entry in values.all("arg", str))
-    plan = boxfile.parse(boxfile.decode(_read(path), path), path=path, args=arguments)
+    shown = STDIN if path == "-" else path
+    plan = boxfile.parse(boxfile.decode(_read(path), shown), path=shown, args=arguments)
     tags = values.all("tag", str)
     id_file = values.text("iidfile")
     if id_file:

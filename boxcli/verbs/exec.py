@@ -19,6 +19,7 @@ VERB = Verb(
     "Run a command in a running container",
     Option("-i", "--interactive", about="Pass standard input on to the command."),
     Option("-t", "--tty", about="Give the command a terminal."),
+    Option("-d", "--detach", about="Run in the background; what it writes is thrown away."),
     Option(
         "-e", "--env", metavar="KEY[=VALUE]", many=True, read=readers.variable, about="Set a variable, or pass on this shell's."
     ),
@@ -41,9 +42,21 @@ def main(values: Values) -> int:
     from runtime.state import Containers
 
     interactive, terminal = values.flag("interactive"), values.flag("tty")
-    if terminal and interactive and not os.isatty(0):
+    if terminal and interactive and not values.flag("detach") and not os.isatty(0):
         raise UsageError("standard input is not a terminal", hint="leave out -t, or -i")
     container = Containers(values.root).find(values.text("container"))
+    if values.flag("detach"):
+        from runtime.join_detached import run_detached
+
+        run_detached(
+            container,
+            values.all("command", str),
+            env=environment([], values.all("env_file", str), values.all("env", str)),
+            user=values.text("user"),
+            cwd=values.text("workdir"),
+            terminal=terminal,
+        )
+        return 0
 
     def run(keys: bytes, let_go: Callable[[], None] | None) -> Outcome:
         return join.run(

@@ -39,7 +39,9 @@ VERB = Verb(
     listing.FORMAT,
     Argument("NAME", required=False, completes="image"),
     description="Filters: reference=PATTERN (of NAME or NAME:TAG, such as 'team/*'), label=KEY or label=KEY=VALUE, "
-    "dangling=true|false (without a name). Those of one field are alternatives, those of several must all hold.",
+    "dangling=true|false (without a name). Those of one field are alternatives, those of several must all hold. "
+    "SIZE is what it takes on the disk: its blobs, and of a compressed layer the tar as well; what images share "
+    "is counted for each, as in 'box df -v'.",
 )
 NONE = "<none>"
 
@@ -61,6 +63,8 @@ def main(values: Values) -> int:
 
 def _rows(store: Store, values: Values, damaged: list[StoreError]) -> Iterator[dict[str, object]]:
     wanted = values.text("name")
+    from store.usage import on_disk
+
     filters = values.all("filter", tuple)
     seen: set[object] = set()
     for named in store.references.all():
@@ -95,7 +99,7 @@ def _rows(store: Store, values: Values, damaged: list[StoreError]) -> Iterator[d
             "Digest": str(named.descriptor.digest),
             "CreatedAt": amounts.local(when),
             "CreatedSince": amounts.ago(when),
-            "Size": amounts.size(image.size),
+            "Size": amounts.size(on_disk(store, named.descriptor)),
         }
 
 

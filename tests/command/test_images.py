@@ -5,12 +5,14 @@ import io
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from boxcli import amounts
 from store.digest import OCI_LAYER_GZIP
 from store.images import stack
 from store.layout import Store
@@ -351,3 +353,17 @@ def test_what_can_be_no_image_is_wrong_usage_wherever_it_is_said(box: Box, tiny:
     first, hint = done.stderr.splitlines()
     assert first.endswith("not an image name: 'A b'")
     assert hint.startswith("hint: a name is like 'app'")
+
+
+def test_the_size_of_an_image_is_the_same_wherever_it_is_shown(box: Box, tiny: str) -> None:
+    # Its layers compressed, as others save them: blobs, and tars beside them.
+    store = Store.open(os.environ["BOX_ROOT"])
+    image = store.images.load(store.references.get(tiny))
+    plain = box("images", "--format", "{{.Size}}", tiny).stdout
+    for layer in image.layers:
+        shutil.copy(store.blobs.path(layer.descriptor.digest), store.tars.path(layer.diff_id))
+    listed = box("images", "--format", "{{.Size}}", tiny).stdout.strip()
+    row = next(line for line in box("df", "-v").stdout.splitlines() if line.startswith("tiny"))
+    assert listed != plain.strip()
+    assert listed in row.split()
+    assert amounts.size(int(box("inspect", "-f", "{{.Size}}", tiny).stdout)) == listed

@@ -2,12 +2,13 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.command.installed import Box
-from tests.containers import IMAGE, Site
+from tests.containers import IMAGE, Site, until
 
 pytestmark = pytest.mark.needs("root", "overlay", "cgroup")
 
@@ -21,9 +22,9 @@ MOUNTS = [
     (["-w", "/etc/passwd"], "make the working directory: /etc/passwd is no directory in the image", NO_DIRECTORY),
     (["-v", "{top}/nope:/x"], "there is no {top}/nope to show at /x",
      "hint: box does not make it, since a typing error would go unnoticed"),
-    (["-v", "{top}:/x", "-v", "{top}/file:/x/"], "two mounts at /x",
-     "hint: of two, the upper hides the lower: leave one of them out"),
-    (["-v", "{top}:/x", "--tmpfs", "/x"], "two mounts at /x", "hint: of two, the upper hides the lower: leave one of them out"),
+    (["-v", "{top}:/x", "-v", "{top}/file:/x/"], "two mounts are at /x: bind {top} at /x, and bind {top}/file at /x/",
+     "hint: leave one out"),
+    (["-v", "{top}:/x", "--tmpfs", "/x"], "two mounts are at /x: tmpfs at /x, and bind {top} at /x", "hint: leave one out"),
 ]  # fmt: skip
 
 
@@ -73,3 +74,19 @@ def test_net_is_another_word_for_network(site: Site, box: Box) -> None:
     seen = box("run", "--rm", "--net", "host", IMAGE, "cat", "/proc/net/dev").stdout
     assert len(seen.splitlines()) >= len(os.listdir("/sys/class/net"))
     assert box("run", "--rm", "--net", "nope", IMAGE, "true", status=125).stderr.startswith("box: run: invalid value for '--net'")
+
+
+def test_exec_in_the_background_returns_at_once_and_goes_on(site: Site, box: Box) -> None:
+    one = site.start("sleep", "1000", removed=False)
+    try:
+        started = time.monotonic()
+        done = box("exec", "-d", "-e", "A=b", "-w", "/tmp", one.id, "sh", "-c", "sleep 1; echo $A $PWD > /done; sleep 1000")
+        assert (done.stdout, done.stderr) == ("", "")
+        assert time.monotonic() - started < 0.9
+        until(lambda: box("exec", one.id, "cat", "/done", status=None).stdout == "b /tmp\n")
+        assert "command not found" in box("exec", "-d", one.id, "nonesuch", status=127).stderr
+        assert box("exec", "-dt", one.id, "sh", "-c", "tty > /terminal").stdout == ""
+        until(lambda: box("exec", one.id, "cat", "/terminal", status=None).stdout.startswith("/dev/pts/"))
+    finally:
+        box("rm", "-f", one.id)
+    assert site.containers.all() == []
