@@ -41,7 +41,8 @@ def run(
 
     The descriptors are handed on as `container.run` does. The program ends when this process does. When the user types
     `detach_keys`, `let_go` is called, which is to give up the terminal, and it goes on with nobody attached. `started` is
-    called once it runs. Raises RunError when the container does not run or is paused, SetupFailed, CommandNotFound or CommandNotExecutable.
+    called once it runs. Raises RunError when the container does not run or is paused, SetupFailed, CommandNotFound or
+    CommandNotExecutable.
     """
     check_not_paused(container, "execute in")
     spec = container.spec()
