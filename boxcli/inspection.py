@@ -53,6 +53,7 @@ def container(root: str, name: str) -> dict[str, Any]:
             "Status": word(found),
             "Running": found.status == "running",
             "Paused": found.paused,
+            "Restarting": found.restarting,
             "Pid": found.pid or 0,
             "ExitCode": found.exit_status or 0,
             "OOMKilled": bool(found.oom),
@@ -76,6 +77,7 @@ def container(root: str, name: str) -> dict[str, Any]:
         "HostConfig": {
             "NetworkMode": config["network"],
             "ReadonlyRootfs": config["read_only"],
+            "RestartPolicy": _restart_policy(config.get("restart") or "no"),
             "AutoRemove": config["removed"],
             "LogConfig": {"Type": "cri", "Config": {name: str(value) for name, value in config.get("log_options", {}).items()}},
             "Init": bool(config.get("init")),
@@ -93,8 +95,14 @@ def container(root: str, name: str) -> dict[str, Any]:
             "SecurityOpt": _security(config),
         },
         "Mounts": [_mount(mount) for mount in config["mounts"]],
+        "RestartCount": config.get("restarts", 0),
         "LogPath": found.log_path,
     }
+
+
+def _restart_policy(text: str) -> dict[str, Any]:
+    name, _, most = text.partition(":")
+    return {"Name": name, "MaximumRetryCount": int(most or 0)}
 
 
 def _security(config: Mapping[str, Any]) -> list[str]:

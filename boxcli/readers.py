@@ -238,6 +238,13 @@ def boolean(text: str) -> bool:
     return text == "true"
 
 
+def restart(text: str) -> str:
+    """A restart policy."""
+    from runtime.restarts import parse
+
+    return parse(text)
+
+
 def log_option(text: str) -> tuple[str, int]:
     """max-size=SIZE (0 or -1: no limit) or max-file=N."""
     name, _, value = text.partition("=")

@@ -31,6 +31,7 @@ from runtime.clients import (
 from runtime.journal import Journal
 from runtime.logs import LogWriter, open_log
 from runtime.reaping import KILLED, anonymous_volumes
+from runtime.restarts import NO, mark, of, wanted
 from runtime.spec import Outcome
 from runtime.streams import Streams
 from store.errors import BoxError
@@ -75,6 +76,8 @@ class Charge:
         self.log: LogWriter | None = None
         self.outcome: Outcome | None = None
         self.error = ""
+        self.returns = False  # it is to be started again
+        self.stopped = False  # somebody wants it to end for good
         self._until = 0.0
         try:
             self.log = open_log(journal.path, record.get("log_options", {}))
@@ -200,8 +203,16 @@ class Charge:
         if self.removed:
             self._remove()
             return
+        self._see_to_restart(outcome.status)
         self.journal.ended(outcome.status, outcome.signal, time.time(), outcome.oom, self.error, reason=outcome.reason)
         self._end_keeper()
+
+    def _see_to_restart(self, status: int) -> None:
+        """Record whether it is to be started again: if its policy wants that."""
+        policy, restarts = of(self.record), int(self.record.get("restarts", 0))
+        if policy != NO and not self.stopped and wanted(policy, status, restarts):
+            mark(self.journal, True)
+            self.returns = True
 
     def _remove(self) -> None:
         """Delete the directory; where that may take long, in another process."""
@@ -232,6 +243,8 @@ class Charge:
         self._off(self.keeper)
         self._let_go()
         self.journal.close()
+        if self.returns:
+            self.monitor.restart(self.id, time.time() - float(self.record["started"]))
         outcome = self.outcome
         for client in list(self.clients):
             if outcome is not None:
@@ -401,6 +414,7 @@ class Charge:
         elif kind == LEAVE:
             client.lifeline = False
         elif kind == STOP:
+            self.stopped = True
             client.say(DONE)
 
     def _write(self, data: bytes) -> None:

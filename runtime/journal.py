@@ -97,9 +97,10 @@ class Journal:
         self._write_end({"status": None})
         self.close()
 
-    def wake(self) -> None:
-        """A container that rests is to be started; until it is, whoever finds it killed puts it back to rest."""
-        self._append({"pid": 0, "error": ""})
+    def wake(self, restarts: int = 0) -> None:
+        """A container that rests is to be started; until it is, whoever finds it killed puts it back to rest. `restarts` counts
+        how often it was, by its policy."""
+        self._append({"pid": 0, "error": "", "restarting": False, "restarts": restarts})
         os.rename(self.path + "/exit", self.path + "/before")
         self.woken = True
 

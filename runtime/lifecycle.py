@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 from runtime import linux
 from runtime.cgroups import Cgroup
-from runtime.clients import EXIT
+from runtime.clients import DONE, EXIT, STOP
 from runtime.container import complete_environment, prepare, renew_work, require_root
 from runtime.journal import RENAMED, Journal, amend, claim_name, looked_after, mark, monitor_died, reap, release_name
 from runtime.reaping import anonymous_volumes
+from runtime.restarts import NO, of
 from runtime.spec import ImageTree, Spec
 from runtime.state import Container, Containers
 from store.errors import ContainerMissing, RunError
@@ -52,9 +53,10 @@ def create(spec: Spec) -> None:
     prepare(spec).rest()
 
 
-def wake(container: Container) -> tuple[Spec, Journal]:
+def wake(container: Container, *, restarts: int | None = None) -> tuple[Spec, Journal]:
     """What is to be launched of a container that does not run, and its directory, held. Whatever becomes of the launch, the
-    container is there afterwards. Raises RunError when it runs or is in use."""
+    container is there afterwards. `restarts` says that its policy wants it, for the so-manieth time. Raises RunError when it runs
+    or is in use, or is not to be restarted any more."""
     require_root()
     journal = Journal.hold(container.path)
     if journal is None:
@@ -63,6 +65,8 @@ def wake(container: Container) -> tuple[Spec, Journal]:
         now = Containers(container.root).read(container.id)
         if now is None or now.status == "running":  # gone; or its keeper was killed just now
             raise RunError(f"container {container.name} has just ended", hint="try again")
+        if restarts is not None and not now.restarting:
+            raise RunError(f"container {container.name} is not to be started again")
         check_not_mounted(container)
         spec = now.spec()
         spec.lowers = _trees(now)
@@ -70,7 +74,7 @@ def wake(container: Container) -> tuple[Spec, Journal]:
         spec.upper, spec.work = journal.path + "/upper", journal.path + "/work"
         renew_work(spec)
         complete_environment(spec)
-        journal.wake()
+        journal.wake(restarts or 0)
     except BaseException:
         journal.close()
         raise
@@ -144,6 +148,8 @@ def rename(container: Container, name: str) -> None:
 
 def kill(container: Container, signal: int) -> None:
     """Send `signal` to the container's first process. Raises RunError when it does not run."""
+    if signal in (SIGKILL, _stop_signal(container)) and container.status == "running":
+        _end_for_good(container)
     with process_of(container) as pidfd:
         try:
             linux.pidfd_send_signal(pidfd, signal)
@@ -151,6 +157,42 @@ def kill(container: Container, signal: int) -> None:
             raise not_running(container) from err
         if signal in (SIGKILL, _stop_signal(container)):
             _thaw(container)
+
+
+def _end_for_good(container: Container) -> Container:
+    """Have it not started again by its policy; the container as it is then."""
+    if of(container.record) == NO:
+        return container
+    if container.status == "running":
+        _tell_monitor(container)
+        return container
+    if container.restarting:
+        amend(container.path, {"restarting": False})
+        deadline = time.monotonic() + 10
+        while looked_after(container.path) and time.monotonic() < deadline:  # it is being started just now
+            now = Containers(container.root).read(container.id)
+            if now is not None and now.status == "running":
+                _tell_monitor(now)
+                return now
+            time.sleep(0.005)
+    return container
+
+
+def _tell_monitor(container: Container) -> None:
+    from runtime.attaching import connect
+
+    try:
+        connection = connect(container)
+    except RunError:
+        return
+    try:
+        connection.send(STOP)
+        while connection.recv(1 << 17)[:1] not in (DONE, EXIT, b""):
+            pass
+    except OSError:
+        pass
+    finally:
+        connection.close()
 
 
 def _stop_signal(container: Container) -> int:
@@ -178,6 +220,7 @@ def stop(container: Container, timeout: float = 10.0) -> None:
 
     A container that does not run is fine as it is.
     """
+    container = _end_for_good(container)
     try:
         with process_of(container) as pidfd:
             linux.pidfd_send_signal(pidfd, _stop_signal(container))
@@ -194,6 +237,9 @@ def stop(container: Container, timeout: float = 10.0) -> None:
             wait_released(container)
         return
     wait_released(container)
+    now = Containers(container.root).read(container.id)
+    if now is not None and now.restarting:  # it ended by itself just before
+        stop(now, timeout)
 
 
 def wait(container: Container) -> int:

@@ -220,7 +220,10 @@ def _entries(fd: int) -> "Iterator[Entry]":
 
 def _comes_back(container: str) -> bool:
     """Whether the container is to be started again after a while."""
-    return False
+    from runtime.records import read as record_of
+
+    record = record_of(container + "/journal")
+    return bool(record and record.get("restarting"))
 
 
 def _now() -> str:

@@ -19,6 +19,7 @@ from runtime.clients import Client
 from runtime.journal import Journal
 from runtime.monitoring import ACCEPTED, MESSAGE, SOCKET, born, connect, lock_path, open_directory
 from runtime.records import read
+from runtime.restarts import pause, start_again
 from store.syscalls import libc
 
 TYPE_CHECKING = False
@@ -48,6 +49,8 @@ class Monitor:
         self.charges: dict[str, Charge] = {}
         self.visitors: set[socket] = set()
         self.tasks = 0
+        self.pauses: dict[str, float] = {}  # of those that are started again and again
+        self.returning: set[str] = set()
         self.listener: socket | None = None
         self.leaving = False
         self.files = _raise_file_limit()
@@ -152,10 +155,26 @@ class Monitor:
 
     def leave_if_done(self) -> None:
         """Leave, unless there is something left to do."""
-        if self.charges or self.visitors or self.tasks or self.timers_of_containers():
+        if self.charges or self.visitors or self.tasks or self.returning or self.timers_of_containers():
             return
         self._unlisten()
         self.leaving = True
+
+    def restart(self, identity: str, lived: float) -> None:
+        """Have the container, which lived so many seconds, started again after a while."""
+        self.pauses[identity] = pause(self.pauses.get(identity, 0.0), lived)
+        self.returning.add(identity)
+
+        def due() -> None:
+            self.task(lambda: start_again(self.root, identity), done)
+
+        def done(status: int) -> None:
+            self.returning.discard(identity)
+            record = read(f"{self.root}/containers/{identity}/journal") if status else None
+            if record is not None and record.get("restarting"):
+                self.restart(identity, 0.0)
+
+        self.later(self.pauses[identity], due)
 
     def timers_of_containers(self) -> bool:
         """Whether something is still to be done for a container, such as to give those attached to it what is theirs."""
@@ -266,6 +285,8 @@ class Monitor:
             return
         for identity in identities:
             record = read(f"{self.root}/containers/{identity}/journal")
+            if record is not None and record.get("restarting"):
+                self.restart(identity, 0.0)
             if record is not None and record.get("keeper"):
                 try:
                     self._adopt_one(identity, record)
@@ -298,7 +319,6 @@ def main(root: str) -> None:
     """Be the monitor of the store at `root`, unless there is one. To be called in a process made for it; never returns."""
     try:
         _only(())
-        os.umask(0o077)
         libc("prctl", linux.PR_SET_DUMPABLE, 0, 0, 0, 0)
         libc("prctl", _PR_SET_NAME, b"box-monitor\0", 0, 0, 0)
         lock = os.open(lock_path(root), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

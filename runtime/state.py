@@ -58,6 +58,11 @@ class Container(Record):
         return self.path + "/log"
 
     @property
+    def restarting(self) -> bool:
+        """Whether it has ended, and is to be started again after a while."""
+        return self.status == "stopped" and bool(self.record.get("restarting"))
+
+    @property
     def paused(self) -> bool:
         """Whether it stands still now."""
         if self.status != "running":

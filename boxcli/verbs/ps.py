@@ -56,7 +56,11 @@ def main(values: Values) -> int:
     filters = values.all("filter", tuple)
     last = 1 if values.flag("latest") else values.one("last", int)
     everything = values.flag("all") or last is not None or any(key in ("status", "exited") for key, _ in filters)
-    found = [one for one in Containers(values.root).all() if (everything or one.status == "running") and _fits(one, filters)]
+    found = [
+        one
+        for one in Containers(values.root).all()
+        if (everything or one.status == "running" or one.restarting) and _fits(one, filters)
+    ]
     listing.show(values, _rows(found[:last], values.flag("no_trunc")), _COLUMNS)
     return 0
 
@@ -81,6 +85,8 @@ def word(container: Container) -> str:
     """The container's status in docker's words."""
     if container.paused:
         return "paused"
+    if container.restarting:
+        return "restarting"
     return "exited" if container.status == "stopped" else container.status
 
 
@@ -90,6 +96,8 @@ def status(container: Container) -> str:
 
     if container.status == "running":
         return f"Up {amounts.age(max(0.0, time.time() - container.started))}" + (" (Paused)" if container.paused else "")
+    if container.restarting:
+        return f"Restarting ({container.exit_status}) {amounts.ago(container.finished)}"
     if container.status == "stopped":
         return f"Exited ({container.exit_status}) {amounts.ago(container.finished)}"
     return "Created"

@@ -29,6 +29,12 @@ VERB = Verb(
     Option("-t", "--tty", about="Give the command a terminal."),
     Option("-d", "--detach", about="Run in the background and print the container's id."),
     Option("--rm", about="Remove the container when it ends."),
+    Option(
+        "--restart",
+        metavar="POLICY",
+        read=readers.restart,
+        about="With -d, start it again: no, on-failure[:N], always, unless-stopped.",
+    ),
     Option("--name", metavar="NAME", read=readers.name, about="Name the container."),
     Option(
         "-e", "--env", metavar="KEY[=VALUE]", many=True, read=readers.variable, about="Set a variable, or pass on this shell's."
@@ -125,6 +131,8 @@ def main(values: Values) -> int:
     at_terminal = values.flag("tty") and interactive and not detached
     if at_terminal and not os.isatty(0):
         raise UsageError("standard input is not a terminal", hint="leave out -t, or -i")
+    if values.text("restart", "no") != "no" and not detached:
+        raise UsageError("--restart goes with -d", hint="add -d, and see its output by 'box logs -f'")
     spec = wanted(values)
     try:
         if detached:
@@ -261,6 +269,9 @@ def specification(values: Values, image: "Prepared") -> Spec:
     spec.labels = {**image.labels, **_labels(values.all("label", str))}
     spec.terminal = values.flag("tty")
     spec.removed = values.flag("rm")
+    spec.restart = values.text("restart", "no")
+    if spec.removed and spec.restart != "no":
+        raise UsageError("--rm does not go with --restart", hint="what is removed when it ends cannot be started again")
     spec.interactive = values.flag("interactive")
     if values.flag("pidfile"):
         spec.pid_file = _absolute(values.text("pidfile"))
