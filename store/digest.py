@@ -6,6 +6,7 @@ OCI image-spec, descriptor.md and config.md (DiffID, ChainID). Only sha256 is kn
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from typing import Self
 
@@ -64,6 +65,15 @@ class Digest(str):
 def digest_of_name(name: str) -> Digest | None:
     """The digest whose `hex` is this file name; None for a file that somebody else put there."""
     return Digest(_PREFIX + name) if len(name) == 64 and not name.strip("0123456789abcdef") else None
+
+
+def digests_in(directory: str) -> list[Digest]:
+    """Those that name something in the directory; none where there is no such directory, as in the store of an older box."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    return [digest for name in names if (digest := digest_of_name(name)) is not None]
 
 
 def chain_id(parent: str | None, diff_id: str) -> Digest:

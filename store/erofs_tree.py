@@ -18,7 +18,7 @@ from store.errors import ArchiveError
 from store.faults import Attempt
 from store.lowers import Found
 from store.tar_read import CHARACTER, DIRECTORY, FILE, HARDLINK, SYMLINK, Entry, TarReader, shown
-from store.unpack import AUFS, OPAQUE_MARK, refuse_whiteout_device
+from store.unpack import hidden_by, refuse_whiteout_device
 
 DELETED = Entry(CHARACTER, b"", 0, 0, 0, 0)
 """A whiteout: the kernel shows it as a character device 0:0."""
@@ -213,14 +213,12 @@ class LayerTree:
         self._put(parent, name, copy)
 
     def _whiteout(self, parent: Dir, name: bytes) -> None:
-        if name == OPAQUE_MARK:
+        name = hidden_by(name)
+        if name == b".":
             parent.opaque = True
             return
-        if name.startswith(AUFS):
+        if not name:
             return
-        name = name[len(WHITEOUT) :]
-        if name in (b"", b".", b".."):
-            raise ArchiveError("a whiteout that names nothing, or a directory's own or parent's name")
         _check_length(name)
         there = parent.children.get(name)
         if there is None:

@@ -125,12 +125,12 @@ class _Writer:
             child = children.get(name)
             if child is None:
                 found = (nid, _DIR_TYPE) if name == b"." else (parent, _DIR_TYPE)
-            elif type(child) is Dir:
+            elif isinstance(child, Dir):
                 found = (nids[id(child)], _DIR_TYPE)
             elif child is DELETED and self._lowest:
                 continue
             else:
-                found = (self._leaf(child), _KINDS[child.kind])  # type: ignore[arg-type,union-attr]  # an Entry, by now
+                found = (self._leaf(child), _KINDS[child.kind])
             need = DIRENT_SIZE + len(name)
             if used + need > BLOCK:
                 blocks.append(_pack_entries(entries, block).ljust(BLOCK, b"\0"))

@@ -7,7 +7,7 @@ from functools import cached_property
 from io import FileIO
 
 from store.blobs import Blobs
-from store.digest import OCI_INDEX, Digest, digest_of_name
+from store.digest import OCI_INDEX, Digest, digests_in
 from store.documents import canonical
 from store.drafts import Drafts, sync_directory
 from store.errors import BlobMissing, StoreError, StoreMissing
@@ -112,7 +112,7 @@ class Store:
 
     def prepared(self) -> list[Digest]:
         """The manifests of the images that are prepared for `box run`."""
-        return [digest for name in _names(f"{self.root}/prepared") if (digest := digest_of_name(name)) is not None]
+        return digests_in(f"{self.root}/prepared")
 
     def snapshot_places(self, chain: Digest) -> list[str]:
         """All that drivers, this store's or one that was forced, may have made of the stack `chain`: a directory each, which
@@ -121,8 +121,7 @@ class Store:
 
     def snapshot_chains(self) -> list[Digest]:
         """The stacks of which there is any such thing."""
-        names = {name for folder in SNAPSHOTS for name in _names(f"{self.root}/{folder}")}
-        return sorted(digest for name in names if (digest := digest_of_name(name)) is not None)
+        return sorted({digest for folder in SNAPSHOTS for digest in digests_in(f"{self.root}/{folder}")})
 
     @contextmanager
     def shared(self) -> Iterator[None]:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 from store.clones import clone_tree
 from store.copies import copy_tree, lay_over
-from store.digest import digest_of_name
 from store.drafts import Drafts
 from store.faults import Attempt
 from store.images import Layer
@@ -90,14 +89,6 @@ class CopyDriver(OverlayDriver):
                 finally:
                     os.close(made)
                     os.close(there)
-
-    def all(self) -> list[str]:
-        """See Driver."""
-        try:
-            names = os.listdir(self._directory)
-        except FileNotFoundError:  # a store of an older box
-            return []
-        return [digest for name in names if (digest := digest_of_name(name)) is not None]
 
     def keep(self, chain_id: str, directory: str) -> None:
         """See OverlayDriver."""

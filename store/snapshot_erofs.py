@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from store.aside import AsideFile, digest_of
-from store.digest import OCI_LAYER, Descriptor, Digest, digest_of_name
+from store.digest import OCI_LAYER, Descriptor, Digest, digests_in
 from store.drafts import write_all
 from store.erofs_format import (
     ASIDE,
@@ -139,11 +139,7 @@ class ErofsDriver:
 
     def all(self) -> list[str]:
         """See Driver."""
-        try:
-            names = os.listdir(self._directory)
-        except FileNotFoundError:  # a store of an older box
-            return []
-        return [digest for name in names if (digest := digest_of_name(name)) is not None]
+        return [*digests_in(self._directory)]
 
     def _index(self, layer: Layer, layers: int) -> str:
         return f"{self._directory}/{layer.chain_id.hex}/{layers}{_SUFFIX}"

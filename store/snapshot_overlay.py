@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from store.clones import clone_tree
-from store.digest import Digest, digest_of_name
+from store.digest import Digest, digests_in
 from store.drafts import Drafts, write_all
 from store.faults import Attempt
 from store.images import Layer
@@ -131,7 +131,7 @@ class OverlayDriver:
 
     def all(self) -> list[str]:
         """See Driver."""
-        return [digest for name in os.listdir(self._directory) if (digest := digest_of_name(name)) is not None]
+        return [*digests_in(self._directory)]
 
     def _tree(self, chain_id: str) -> str:
         return f"{self._directory}/{Digest.parse(chain_id).hex}/tree"

@@ -119,6 +119,18 @@ def _write_pieces(fd: int, entry: Entry, pieces: Sequence[tuple[int, int]], read
     os.ftruncate(fd, entry.size)
 
 
+def hidden_by(whiteout: bytes) -> bytes:
+    """The name that a whiteout, as an archive has it, hides: b"." for all of its directory, nothing for what means nothing."""
+    if whiteout == OPAQUE_MARK:
+        return b"."
+    if whiteout.startswith(AUFS):
+        return b""
+    name = whiteout[len(WHITEOUT) :]
+    if name in (b"", b".", b".."):
+        raise ArchiveError("a whiteout that names nothing, or a directory's own or parent's name")
+    return name
+
+
 def refuse_whiteout_device(entry: Entry) -> None:
     """ArchiveError when a device would be taken for overlayfs' mark of a deleted name."""
     if entry.kind == CHARACTER and entry.device == (0, 0):
@@ -268,14 +280,12 @@ class _Unpacker:
                 os.close(source)
 
     def _whiteout(self, parent: Directory, name: bytes) -> None:
-        if name == OPAQUE_MARK:
+        name = hidden_by(name)
+        if name == b".":
             self._directories.hide(parent.path)
             return
-        if name.startswith(AUFS):
+        if not name:
             return
-        name = name[len(WHITEOUT) :]
-        if name in (b"", b".", b".."):
-            raise ArchiveError("a whiteout that names nothing, or a directory's own or parent's name")
         try:
             status = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
         except FileNotFoundError:
