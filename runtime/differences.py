@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from runtime.roots import LOOKED_AT, Subject, lowers_of, maps_of, merged, open_merged, upper_of
 from runtime.state import Container
 from store.compare import Change, Hidden, always, compare, never
+from store.errors import RunError
 from store.faults import Attempt
 from store.images import Layer
 from store.layout import Store
@@ -40,7 +41,12 @@ class Pair(Record):
 
 @contextmanager
 def own(container: Container) -> Iterator[Pair]:
-    """A container's image, and the container: only what its upper directory has is looked at."""
+    """A container's image, and the container: only what its upper directory has is looked at. RunError where it has none."""
+    if container.record.get("rootfs"):
+        raise RunError(
+            f"container {container.name} is of no image: it writes into {container.record['rootfs']} itself",
+            hint="name two images or containers to compare",
+        )
     whole = is_whole(upper_of(container))
     guide = None if whole else of_upper(upper_of(container))
     with ExitStack() as stack:

@@ -103,7 +103,9 @@ class Rootfs:
             attributes = MOUNT_ATTR_NODEV | (MOUNT_ATTR_NOSUID if spec.no_new_privileges else 0)
             lowers = [*spec.lowers, spec.root + "/skeleton"]
             self.tree = self._keep(
-                mount_overlay(lowers, spec.upper, spec.work, volatile=True, attributes=attributes, mapping=self._mapping)
+                self._open_directory(attributes)
+                if spec.rootfs
+                else mount_overlay(lowers, spec.upper, spec.work, volatile=True, attributes=attributes, mapping=self._mapping)
             )
             for name in ("proc", "dev", "sys"):
                 action = _OWN
@@ -299,7 +301,7 @@ class Rootfs:
         else:
             from runtime.volumes import open_image
 
-            source = self._keep(open_image(wanted, self._mapping))
+            source = self._keep(open_image(self._spec.root, wanted, self._mapping))
             directory = os.stat(source).st_mode & 0o170000 == 0o040000
         parts = parts_of(wanted.target)
         if not parts or parts[0] in ("proc", "sys") or parts == ["dev"]:
@@ -325,12 +327,32 @@ class Rootfs:
             if err.errno not in (EPERM, EINVAL):  # EPERM: it is so mapped already
                 raise
 
+    def _open_directory(self, attributes: int) -> int:
+        """A directory of the machine as the root; where it lacks places for the container's own file systems, they are made."""
+        from store.clones import clone_tree
+
+        path = self._spec.rootfs
+        plain = clone_tree(path)
+        try:
+            for name in ("proc", "dev", "sys"):
+                os.close(open_mount_point(plain, name, directory=True))
+            for name in _FILES:
+                try:
+                    os.close(open_mount_point(plain, name, directory=False))
+                except OSError:
+                    continue  # it then sees what it has there, a link that leads nowhere, say
+        finally:
+            os.close(plain)
+        tree = clone_tree(path, attributes, mapping=self._mapping)
+        mount_setattr(tree, 0, propagation=MS_PRIVATE)  # or the container's mounts would appear on the machine
+        return tree
+
     def _open_source(self, wanted: Bind) -> int:
         """A detached clone of what is to be seen."""
         if wanted.volume:
             from runtime.volumes import provide
 
-            return provide(self._spec.root, wanted, [*self._spec.lowers, self._spec.root + "/skeleton"])
+            return provide(self._spec.root, wanted, [self._spec.rootfs] if self._spec.rootfs else self._spec.lowers)
         if not exists(wanted.source):
             raise RunError(
                 f"cannot bind {wanted.source}: there is no such file or directory",

@@ -89,6 +89,8 @@ def open_merged(container: Container) -> int:
             return descriptor
     _check_ended(container)
     with Attempt(f"mount the files of container {container.name}"):
+        if container.record.get("rootfs"):
+            return clone_tree(container.record["rootfs"], LOOKED_AT)
         if is_whole(upper_of(container)):
             return clone_tree(upper_of(container), LOOKED_AT)
         return mount_overlay([upper_of(container), *_lowers(container)], attributes=LOOKED_AT)
@@ -123,9 +125,11 @@ def inside(container: Container) -> Iterator[int]:
             work = container.path + "/work"
             delete_tree(work)  # overlayfs refuses one that a volatile mount has used
             os.mkdir(work, 0o700)
-            root = mount_overlay(
-                _lowers(container), upper_of(container), work, volatile=True, attributes=MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID
-            )
+            attributes = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID
+            if container.record.get("rootfs"):
+                root = clone_tree(container.record["rootfs"], attributes)
+            else:
+                root = mount_overlay(_lowers(container), upper_of(container), work, volatile=True, attributes=attributes)
         try:
             yield root
         finally:

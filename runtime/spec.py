@@ -77,15 +77,16 @@ class Spec:
 
     `root` is the store's directory: `containers/ID` in it holds the container's state. `lowers` are directories, the topmost
     layer first; with `upper` and `work` (both or neither; neither: the runtime makes them in containers/ID) they become the root
-    file system. `network` is "none" (an own namespace with loopback up) or "host". `memory` is in bytes, `cpus` in processors,
-    None for no limit; `resources` are more limits, in the words of linux.resources of a bundle. `capabilities` is a mask
-    (runtime.capabilities), None for the default. `guard` is a lock's descriptor (it keeps the image's trees from being deleted)
-    or -1: it is closed once the journal is on disk, which keeps them from then on. `removed` means that nothing of the container
-    stays once it ended (`--rm`), `restart` is a policy (runtime.restarts). `interactive` means that its input stays open for
-    whoever attaches to it. With `init`, its first process is box's own (runtime.stubs), which bears the command. Its pid is
-    written to `pid_file`, where that is named.
-    `log_options` are max-size (bytes, 0 for no limit) and max-file. `userns` is "auto" (ids of its own) or "host", unless
-    `id_maps` says which ids (runtime.id_maps); empty means auto where that can be. `warn` is told, in a line, what could not be.
+    file system. A `rootfs` is a directory of this machine that is the root file system itself, in place of all these. `network`
+    is "none" (an own namespace with loopback up) or "host". `memory` is in bytes, `cpus` in processors, None for no limit;
+    `resources` are more limits, in the words of linux.resources of a bundle. `capabilities` is a mask (runtime.capabilities),
+    None for the default. `guard` is a lock's descriptor (it keeps the image's trees from being deleted) or -1: it is closed once
+    the journal is on disk, which keeps them from then on. `removed` means that nothing of the container stays once it ended
+    (`--rm`), `restart` is a policy (runtime.restarts). `interactive` means that its input stays open for whoever attaches to it.
+    With `init`, its first process is box's own (runtime.stubs), which bears the command. Its pid is written to `pid_file`, where
+    that is named. `log_options` are max-size (bytes, 0 for no limit) and max-file. `userns` is "auto" (ids of its own) or "host",
+    unless `id_maps` says which ids (runtime.id_maps); empty means auto where that can be. `warn` is told, in a line, what could
+    not be.
     """
 
     __slots__ = (
@@ -121,6 +122,7 @@ class Spec:
         "resources",
         "restart",
         "root",
+        "rootfs",
         "seccomp",
         "shm_size",
         "stop_signal",
@@ -151,6 +153,7 @@ class Spec:
         self.id_maps: tuple[Ranges, Ranges] | None = None
         self.hostname = ""
         self.guard = -1
+        self.rootfs = ""
         self.network = "none"
         self.upper = ""
         self.work = ""

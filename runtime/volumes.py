@@ -194,7 +194,9 @@ def _fill(root: str, wanted: Bind, lowers: Sequence[str], top: int) -> None:
     lock = os.open("volume", os.O_RDONLY | os.O_CLOEXEC, dir_fd=top)
     try:
         flock(lock, LOCK_EX)
-        tree = mount_overlay(lowers, attributes=_LOOKED_AT)  # as the image has it, whoever its owners are in the container
+        tree = mount_overlay(
+            [*lowers, _empty(root)], attributes=_LOOKED_AT
+        )  # as the image has it, whoever its owners are in the container
         try:
             source = openat2(tree, wanted.target, os.O_RDONLY | os.O_DIRECTORY, 0, _INSIDE)
         except OSError:
@@ -218,9 +220,14 @@ def _fill(root: str, wanted: Bind, lowers: Sequence[str], top: int) -> None:
         os.close(lock)
 
 
-def open_image(wanted: ImageTree, mapping: int = -1) -> int:
+def _empty(root: str) -> str:
+    """A directory without files: overlayfs stacks no fewer than two."""
+    return f"{root}/skeleton/proc"
+
+
+def open_image(root: str, wanted: ImageTree, mapping: int = -1) -> int:
     """A detached mount of an image's files, or of a part of them, for the user namespace `mapping` (store.overlay)."""
-    tree = mount_overlay(wanted.trees, attributes=_LOOKED_AT, mapping=mapping)
+    tree = mount_overlay([*wanted.trees, _empty(root)], attributes=_LOOKED_AT, mapping=mapping)
     if not wanted.subpath:
         return tree
     try:

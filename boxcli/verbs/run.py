@@ -109,6 +109,7 @@ VERB = Verb(
     ),
     Option("--init", about="Let box's own init be the first process, which reaps others (the default with -d; --init=false)."),
     Option("-l", "--label", metavar="KEY=VALUE", many=True, read=readers.label, about="Label the container."),
+    Option("--rootfs", about="IMAGE is a directory: it is the root itself, or with :O after it what that is laid over."),
     Option("--cidfile", metavar="FILE", completes="file", about="Write the container's id to a new file."),
     Option("--pidfile", metavar="FILE", completes="file", about="Write the pid of the container's first process to a file."),
     Option("--replace", about="Remove a container that has the same name before."),
@@ -169,8 +170,12 @@ def wanted(values: Values) -> Spec:
     reference = values.text("image")
     guard = _keep_images(values.root)
     # What was prepared is of the best driver, whichever one is asked for.
-    image = None if values.driver else prepared.lookup(values.root, reference)
-    if image is None:
+    image = None if values.driver or values.flag("rootfs") else prepared.lookup(values.root, reference)
+    if values.flag("rootfs"):
+        from boxcli.bare import bare
+
+        image = bare(values)
+    elif image is None:
         if guard >= 0:
             os.close(guard)
         image, guard = _prepare(values.root, reference, values.driver)
@@ -234,6 +239,8 @@ def specification(values: Values, image: "Prepared") -> Spec:
     if not entrypoint and not command:
         raise UsageError("the image names no command", hint=f"say one: box run {values.text('image')} COMMAND")
     spec = Spec(values.root, [*entrypoint, *command], image.trees)
+    if values.flag("rootfs") and not image.trees:
+        spec.rootfs = image.reference
     spec.image = image.reference or values.text("image")
     spec.image_digest = image.config_digest
     spec.manifest_digest = image.manifest_digest

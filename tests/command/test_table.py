@@ -3,14 +3,15 @@
 import importlib
 import os
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import click
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxcli import click_face, main, verbs
+from boxcli import click_face, main, moments, verbs
 from boxcli.table import OPTIONS_FIRST, Argument, Option, Values, Verb, parse
 
 VERBS: dict[str, Verb] = {name: main.load(name).VERB for name in main.VERBS}
@@ -25,6 +26,14 @@ GOOD = (
 BAD = ("=x", "-5", "../x", "a b", "--", "-", "--rm", "-x", "1:2:3:4", "é", "\udcff", "a\nb", "999999999999999999999", "0", "٣")
 
 COMPLETED = ("", "image", "container", "any", "mount", "end", "file", "dir", "volume", "volume action")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_moment() -> Iterator[None]:
+    """What is said to be some time ago is the same for whoever reads it first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moments, "time", SimpleNamespace(time=lambda: 1.8e9))
+        yield
 
 
 def plain(value: object) -> object:

@@ -238,6 +238,12 @@ class TestOthers:
         box("rm", "c")
         assert "no image" in box("run", "--rm", "--mount", "type=image,src=nonesuch,dst=/i", image, "true", status=125).stderr
 
+    def test_an_image_of_one_layer_is_mounted_as_any_other(self, box: Box, image: str, tmp_path: Path) -> None:
+        (tmp_path / "Boxfile").write_text("box: 1\nname: one\nbase: scratch\nsteps: [{write: {to: /file, text: x}}]\n")
+        box("build", "-q", tmp_path)
+        shown = box("run", "--rm", "--mount", "type=image,src=one,dst=/i", image, "sh", "-c", "ls /i; stat -c %u:%g /i/file")
+        assert shown.stdout == "file\n0:0\n"
+
     def test_a_bind_is_private_unless_it_is_said_otherwise(self, box: Box, image: str, tmp_path: Path) -> None:
         source = tmp_path / "source"
         (source / "below").mkdir(parents=True)
