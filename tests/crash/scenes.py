@@ -38,7 +38,7 @@ def quick(tmp_path: Path) -> Path:
     return made
 
 
-def _archive(top: Path, compression: str) -> None:
+def write_archive(top: Path, compression: str) -> None:
     """The archive of an image at `app.tar`, its layers plain, or compressed, too large to be kept in memory."""
     source = Store.open(str(top / "source"), "overlay")
     contents = ({"file": b"loaded", "big": NOISE}, {"big": bytes(range(256)) * 1000})
@@ -67,7 +67,7 @@ class Scene:
         self.root = str(top / "store")
         top.mkdir(parents=True, exist_ok=True)
         if action.startswith("load"):
-            _archive(top, action.removeprefix("load").lstrip("-"))
+            write_archive(top, action.removeprefix("load").lstrip("-"))
             self.action = f"{self.best}load={top}/app.tar"
         elif action == "import":
             (top / "root.tar").write_bytes(layer_tar({"file": b"imported", "big": NOISE}))

@@ -54,7 +54,7 @@ class Beside:
 
     def _other(self) -> None:
         try:
-            self.other(Store.open(self.scene.root, "overlay"))
+            self.other(Store.open(self.scene.root, self.scene.driver))
         except BoxError:
             pass  # such as: there is no such image any more
         except BaseException as err:
@@ -74,7 +74,7 @@ class Beside:
             self._thread = None
             said = ""
             with mutated(self.mutant):
-                store = Store.open(self.scene.root, "overlay")
+                store = Store.open(self.scene.root, self.scene.driver)
                 with Injection(any_call, point, self._strike) as injection:
                     try:
                         self.one(store)
@@ -88,7 +88,11 @@ class Beside:
                 assert point > 20
                 return self.wrong
             self.points += 1
-            found = [*self.each(Store.open(self.scene.root, "overlay")), *map(repr, self.failed), *([said] if said else [])]
+            found = [
+                *self.each(Store.open(self.scene.root, self.scene.driver)),
+                *map(repr, self.failed),
+                *([said] if said else []),
+            ]
             if self.mutant and self.wrong:
                 return self.wrong  # it was noticed
             self.wrong += [f"at {point} ({injection.call}): {what}" for what in found]
@@ -128,9 +132,9 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "PATIENCE", 0.2)
 
 
-@pytest.mark.parametrize("maker", [*MAKERS, "load"])
+@pytest.mark.parametrize("maker", [*MAKERS, "load", pytest.param("best:load-gzip", marks=pytest.mark.needs("erofs"))])
 def test_gc_at_any_call_of_whoever_makes_something_takes_nothing_of_it(top: Path, maker: str) -> None:
-    scene = Scene(top, "load" if maker == "load" else "gc")
+    scene = Scene(top, maker if "load" in maker else "gc")
     one, wanted = MAKERS.get(maker) or (lambda store: act(store.root, scene.action), ("app:latest",))
     assert Beside(scene, one, collected, lambda store: whole(store, "kept:latest", *wanted)).run() == []
 

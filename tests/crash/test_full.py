@@ -19,6 +19,13 @@ from tests.store.samples import damage, names
 pytestmark = pytest.mark.needs("root", "mount")
 
 
+@pytest.fixture(params=["overlay", pytest.param("", id="best", marks=pytest.mark.needs("erofs"))])
+def driver(request: pytest.FixtureRequest) -> str:
+    """The driver to be used; empty for the best one here."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(params=["tmpfs", "ext4"])
 def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
@@ -60,15 +67,15 @@ def fill(store: Store) -> int:
     return number
 
 
-def test_a_full_disk_is_emptied_by_gc_of_what_was_left_behind(small: Path) -> None:
-    store = Store.open(str(small / "store"), "overlay")
+def test_a_full_disk_is_emptied_by_gc_of_what_was_left_behind(small: Path, driver: str) -> None:
+    store = Store.open(str(small / "store"), driver)
     images = fill(store)
     assert images > 5
     assert damage(store.root) == []
     assert len(names(store)) == images
     with pytest.raises(StoreError, match="no space left"):
         put(store, "more", b"x" * (1 << 18))
-    again = Store.open(store.root, "overlay")
+    again = Store.open(store.root, driver)
     left = {str(digest) for digest, _ in again.blobs.all()}
     again.references.all()
     assert gc(again).freed >= 0  # also when nothing can be written, not even a draft's directory
@@ -80,8 +87,8 @@ def test_a_full_disk_is_emptied_by_gc_of_what_was_left_behind(small: Path) -> No
     assert damage(store.root) == []
 
 
-def test_what_can_be_done_without_space_is_done_on_a_full_disk_and_the_rest_says_so(small: Path) -> None:
-    store = Store.open(str(small / "store"), "overlay")
+def test_what_can_be_done_without_space_is_done_on_a_full_disk_and_the_rest_says_so(small: Path, driver: str) -> None:
+    store = Store.open(str(small / "store"), driver)
     fill(store)
     with open("/dev/null", "wb", buffering=0) as target:
         save(store, ["image1"], target)
@@ -92,8 +99,8 @@ def test_what_can_be_done_without_space_is_done_on_a_full_disk_and_the_rest_says
     assert damage(store.root) == []
 
 
-def test_a_full_disk_is_emptied_by_deleting_an_image(small: Path) -> None:
-    store = Store.open(str(small / "store"), "overlay")
+def test_a_full_disk_is_emptied_by_deleting_an_image(small: Path, driver: str) -> None:
+    store = Store.open(str(small / "store"), driver)
     images = fill(store)
     assert delete_image(store, "image0").freed > 1 << 18
     assert len(names(store)) == images - 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.power_cut import copy_of, cut, make_disk
+from tests.crash.scenes import write_archive
 
 pytestmark = pytest.mark.needs("strace", "ext4", "unshare")
 
@@ -35,6 +36,29 @@ def test_a_power_cut_at_any_sync_link_or_rename_leaves_the_store_whole(disk: Pat
     struck = 0
     for call in CALLS:
         for number in itertools.count(1):
+            result = cut(copy_of(disk), f"{call}:signal=KILL:when={number}", action)
+            assert result["damage"] == []
+            assert result["names"] in (before, after)
+            if result["status"] == 0:
+                break
+            struck += 1
+    assert struck > 3
+
+
+@pytest.mark.needs("erofs")
+def test_a_compressed_layer_with_its_tar_and_index_survives_a_power_cut_and_one_at_any_sync_link_or_rename(
+    disk: Path, tmp_path: Path
+) -> None:
+    write_archive(tmp_path, "gzip")
+    action = f"best:load={tmp_path}/app.tar"
+    before = cut(copy_of(disk), "", "gc")["names"]
+    result = cut(copy_of(disk), "", action)
+    after = result["names"]
+    assert (result["status"], result["damage"]) == (0, [])
+    assert after != before
+    struck = 0
+    for call in CALLS:
+        for number in itertools.count(1, 1 if os.environ.get("BOX_SOAK") else 3):
             result = cut(copy_of(disk), f"{call}:signal=KILL:when={number}", action)
             assert result["damage"] == []
             assert result["names"] in (before, after)
