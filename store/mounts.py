@@ -136,10 +136,14 @@ def _show(root: str, tree: int, record: Mounted, file: int) -> Mounted:
             move_mount(mount_fd, target)
         finally:
             os.close(target)
-        shown = places().get(record.number)
-        if shown is not None:
-            record = Mounted(**{**fields_of(record), "shows": shown.shows})
-            _write(file, record)
+        try:
+            shown = places().get(record.number)
+            if shown is not None:
+                record = Mounted(**{**fields_of(record), "shows": shown.shows})
+                _write(file, record)
+        except BaseException:
+            umount(record.target, _UMOUNT_NOFOLLOW | MNT_DETACH)
+            raise
     finally:
         if mount_fd != tree:
             os.close(mount_fd)

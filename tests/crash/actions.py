@@ -83,8 +83,14 @@ def act(root: str, action: str) -> int:
     best, verb = verb.startswith(BEST), verb.removeprefix(BEST)
     if verb == "create":
         return command(root, "create", "--name", "c1", "probe")
+    if verb == "ended":
+        return command(root, "run", "--name", "c1", "probe")
     if verb == "rm":
         return command(root, "rm", "c1")
+    if verb == "cp":
+        return command(root, "cp", argument, "c1:/etc/copied")
+    if verb == "mount":
+        return command(root, "mount", "app") or command(root, "umount", "--all")
     if verb == "run":
         return command(root, "run", "--rm", "probe")
     if verb == "tag":

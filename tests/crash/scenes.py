@@ -24,7 +24,8 @@ NOISE = random.Random(1).randbytes(100_000)
 DELETED = {"delete": b"old", "prune": b"old", "gc": b"left by a killed build"}  # what comes back is whole, too
 ACTIONS = ("open", "new", "load", "tag", "tree", "delete", "gc", "prune", "build", "save", "run")
 OF_THE_BEST_DRIVER = tuple(
-    f"{BEST}{action}" for action in ("new", "load", "load-gzip", "load-zstd", "import", "tree", "delete", "gc", "repair", "rm")
+    f"{BEST}{action}"
+    for action in ("new", "load", "load-gzip", "load-zstd", "import", "tree", "delete", "gc", "repair", "rm", "cp", "mount")
 )
 
 
@@ -72,6 +73,9 @@ class Scene:
         elif action == "import":
             (top / "root.tar").write_bytes(layer_tar({"file": b"imported", "big": NOISE}))
             self.action = f"{self.best}import={top}/root.tar"
+        elif action == "cp":
+            (top / "copied").write_bytes(NOISE)
+            self.action = f"{self.best}cp={top}/copied"
         elif action == "save":
             self.action = f"save={top}/saved.tar"
         self.before: dict[str, str] = {}
@@ -79,10 +83,10 @@ class Scene:
             act(str(self.template), f"{self.best}old")
             if action in ("prune", "gc"):
                 act(str(self.template), self.best + ("new" if action == "prune" else "garbage"))
-            if action in ("run", "rm"):
+            if action in ("run", "rm", "cp"):
                 act(str(self.template), "probe")
-            if action == "rm":
-                act(str(self.template), "create")
+            if action in ("rm", "cp"):
+                act(str(self.template), "create" if action == "rm" else "ended")
             self.before = dict(names(Store(str(self.template))))
         if action == "tree":
             store = Store(str(self.template))
@@ -123,6 +127,12 @@ class Scene:
             store = Store.open(self.root, self.driver)
             if self.verb == "rm" and os.listdir(f"{self.root}/containers"):
                 found.append("the container is there still")
+            if self.verb == "cp":
+                (copied,) = Path(self.root).glob("containers/*/upper/etc/copied")
+                if copied.read_bytes() != NOISE:
+                    found.append("the copy is not whole")
+            if self.verb == "mount":
+                found += [f"{path} is left" for path in Path(self.root).glob("mount*/*")]
             if dict(names(store)) != self.after:
                 found.append(f"names after the next command: {names(store)}")
             if self.verb in DELETED:

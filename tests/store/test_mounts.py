@@ -315,3 +315,23 @@ def test_a_record_that_was_cut_off_counts_as_far_as_it_goes(store: Store) -> Non
     with open(f"{store.root}/mounts/{mounted.name}", "ab") as file:
         file.write(json.dumps({"name": "x"}).encode()[:-1])
     assert all_mounts(store.root) == [mounted]
+
+
+def test_one_that_cannot_be_written_down_is_taken_away_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = there_is_mounted()
+
+    def fails() -> dict[int, object]:
+        if there_is_mounted() != before:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return {}
+
+    monkeypatch.setattr(mounts, "places", fails)
+    with pytest.raises(StoreError, match="too many open files"):
+        shown(store)
+    assert there_is_mounted() == before
+    assert os.listdir(f"{store.root}/mounts") == os.listdir(f"{store.root}/mounted") == []
+
+
+def there_is_mounted() -> int:
+    with open("/proc/self/mountinfo") as file:
+        return sum("/mounted/" in line for line in file)
