@@ -65,8 +65,6 @@ OPTIONS = {
     "--uts": _OWN,
     "--cgroupns": _OWN,
     "--sysctl": _LATER,
-    "--log-driver": "the log is kept in the store: 'box logs' shows it",
-    "--log-opt": "the log is kept in the store: 'box logs' shows it",
     "--runtime": "a container is run by box itself",
     "--pull": _FETCH,
     "--push": _SEND,

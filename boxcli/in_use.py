@@ -14,6 +14,7 @@ def in_use(root: str, *, running: bool = False) -> InUse:
     images: set[str] = set()
     stacks: set[str] = set()
     trees: set[str] = set()
+    whose: list[tuple[str, str]] = []
     for container in Containers(root).recorded():
         if running and container.status == "stopped":
             continue
@@ -22,16 +23,20 @@ def in_use(root: str, *, running: bool = False) -> InUse:
         for mount in container.record.get("mounts", []):
             if mount["kind"] == "image":
                 images.add(mount["digest"])
+                whose.append((mount["digest"], f"container {container.name}"))
                 trees.update(chain for path in mount["trees"] if (chain := _chain(path)))
         if container.image_digest:
             images.add(container.manifest_digest or container.image_digest)
+            whose.append((container.manifest_digest or container.image_digest, f"container {container.name}"))
         else:
             stacks.update(chains[:1])
+            whose += [(chain, f"container {container.name}") for chain in chains[:1]]
     for mounted in all_mounts(root):
         trees.update(mounted.chains)
         if mounted.image:
             images.add(mounted.image)
-    return InUse(frozenset(images), frozenset(stacks), frozenset(trees))
+            whose.append((mounted.image, f"the mount {mounted.target}"))
+    return InUse(frozenset(images), frozenset(stacks), frozenset(trees), tuple(whose))
 
 
 def _chain(path: str) -> str:

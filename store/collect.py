@@ -23,6 +23,7 @@ from store.references import Named
 from store.sources import tidy
 
 PATIENCE = 2.0  # seconds to wait until the gate can be shut: whoever holds it has a container to write down, no more
+MOST_USERS = 5  # of an image, that are named
 BATCH = 200  # things to move away while the gate is shut, some milliseconds
 
 NOTHING_USED = InUse()
@@ -94,9 +95,11 @@ def _delete_image(store: Store, text: str, force: bool, keep: Keep, used: Used) 
         mine = _image_or_nothing(marks, target.descriptor)
         runs = mine.runs_in(needed.used)
         if runs and not (force and names):
+            users = needed.used.users(mine)
+            shown = ", ".join(users[:MOST_USERS]) + (f" and {len(users) - MOST_USERS} more" if len(users) > MOST_USERS else "")
             raise StoreError(
-                f"image {text!r} is used by a container or a mount",
-                hint="`box ps -a` and `box mount` show which; remove it first (--force drops the name)",
+                f"image {text!r} is used by {shown or 'a container or a mount'}",
+                hint="`box rm` removes a container, `box umount` a mount (--force drops the image's name alone)",
             )
         if runs or not alone:
             for name in names:

@@ -24,6 +24,11 @@ class InUse(Record):
     images: frozenset[str] = frozenset()
     stacks: frozenset[str] = frozenset()
     trees: frozenset[str] = frozenset()
+    whose: tuple[tuple[str, str], ...] = ()  # such a manifest, id or stack, and who stands on it
+
+    def users(self, image: Image) -> list[str]:
+        """Who stands on the image, as a user can name it."""
+        return sorted({name for what, name in self.whose if what in image.parts or what == image.stack})
 
 
 Used = Callable[[], InUse]

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from boxcli.release import RELEASE
 from boxcli.table import Option, Values, Verb
+
+if TYPE_CHECKING:
+    from store.layout import Store
 
 VERB = Verb(
     "info",
@@ -15,24 +21,24 @@ VERB = Verb(
 
 
 def main(values: Values) -> int:
-    """Print it. Where there is no store yet, which drivers work in it is not known."""
+    """Print it. Where there is no store yet, what works is tried in one beside it that is gone at the end."""
     from boxcli.stores import existing
     from boxcli.templates import compile_format
     from runtime.state import Containers
     from store.probe import probe
 
     store = existing(values)
+    with nullcontext(store) if store is not None else _tried(values) as at:
+        driver = at.snapshots.name if at is not None else ""
+        drivers = list(probe(at.drafts)) if at is not None else []
     statuses = [container.status for container in Containers(values.root).all()]
     names = store.references.all() if store is not None else []
     system = os.uname()
     facts = {
         "Version": RELEASE,
         "Root": values.root,
-        "Driver": store.snapshots.name if store is not None else "",
-        "Drivers": [
-            {"Name": each.name, "StandsOn": each.how, "Reason": each.reason}
-            for each in (probe(store.drafts) if store is not None else ())
-        ],
+        "Driver": driver,
+        "Drivers": [{"Name": each.name, "StandsOn": each.how, "Reason": each.reason} for each in drivers],
         "Images": len({named.descriptor.digest for named in names}),
         "Containers": len(statuses),
         "ContainersRunning": statuses.count("running"),
@@ -52,6 +58,23 @@ def main(values: Values) -> int:
         for number, line in enumerate(lines):
             print(f"{('' if number else name).ljust(width)}  {line}")
     return 0
+
+
+@contextmanager
+def _tried(values: Values) -> Iterator[Store | None]:
+    """An empty store on the same file system; None where none can be made there."""
+    from tempfile import TemporaryDirectory
+
+    from store.layout import Store
+
+    above = os.path.dirname(values.root)
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+    if not os.access(above, os.W_OK):
+        yield None
+        return
+    with TemporaryDirectory(prefix=".box-", dir=above) as place:
+        yield Store.open(f"{place}/store", values.driver)
 
 
 def _told(driver: dict[str, str]) -> str:

@@ -184,7 +184,10 @@ def stopped() -> list[int]:
 def test_an_image_that_is_mounted_stays(box: Box, tiny: str) -> None:
     place = box("mount", tiny).stdout.strip()
     try:
-        assert "used by a container or a mount" in box("rmi", tiny, status=1).stderr
+        assert f"image '{tiny}' is used by the mount {place}\n" in box("rmi", tiny, status=1).stderr
+        box("create", "--name", "web", tiny)
+        assert f"image '{tiny}' is used by container web, the mount {place}\n" in box("rmi", tiny, status=1).stderr
+        box("rm", "web")
         box("prune", "-af")
         assert (Path(place) / "etc/motd").read_text() == "hello\n"
     finally:
