@@ -265,11 +265,36 @@ class Rootfs:
             os.fchmod(fd, 0o644)  # whatever the caller's umask is
             os.write(fd, content.encode("utf-8", "surrogateescape"))
             self._give(name, self._dev)
-            source = self._keep(open_tree(self._dev, name, OPEN_TREE_CLONE))
+            try:
+                source = self._keep(open_tree(self._dev, name, OPEN_TREE_CLONE))
+            except OSError as err:
+                if err.errno != EINVAL:
+                    raise
+                source = self._keep(self._clone_written(name, content))
         finally:
             os.close(fd)
         self._drafts.append("/dev/" + name)
         self._attached.append((source, target, path))
+
+    def _clone_written(self, name: str, content: str) -> int:
+        """A clone of a file with this content in the container's directory: before Linux 6.15 only what is mounted somewhere can
+        be cloned."""
+        path = f"{self._spec.root}/containers/{self._spec.id}/{name}"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            os.fchmod(fd, 0o644)
+            os.write(fd, content.encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(fd)
+        clone = open_tree(AT_FDCWD, path, OPEN_TREE_CLONE)
+        try:
+            mount_setattr(clone, _STRICTLY, propagation=MS_PRIVATE)
+            if self._mapping >= 0:
+                self._map(clone)
+        except BaseException:
+            os.close(clone)
+            raise
+        return clone
 
     def _make_terminal(self) -> None:
         from runtime.terminal import open_terminal

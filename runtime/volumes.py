@@ -237,6 +237,11 @@ def open_image(root: str, wanted: ImageTree, mapping: int = -1) -> int:
     else:
         try:
             return open_tree(shown, "", OPEN_TREE_CLONE | AT_EMPTY_PATH)
+        except OSError as err:
+            raise RunError(
+                f"this kernel cannot show a part of an image: {os.strerror(err.errno or 0).lower()}",
+                hint="that takes Linux 6.15: mount the whole image",
+            ) from err
         finally:
             os.close(shown)
     finally:

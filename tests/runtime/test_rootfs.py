@@ -1,5 +1,6 @@
 """The root file system: what is mounted, what is masked, what cannot be written, and that there is no way out."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from runtime import rootfs
 from store.errors import SetupFailed
 from tests.containers import Site
 
@@ -418,3 +420,23 @@ def test_shared_memory_is_as_large_as_asked(site: Site) -> None:
 
     assert site.probe(size) == 64 << 20
     assert site.probe(size, shm_size=1 << 20) == 1 << 20
+
+
+def test_before_linux_6_15_the_small_files_are_clones_of_the_container_s_directory(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, what is mounted nowhere cannot be cloned: `make test-vm`, which has such a kernel, does it for real."""
+    real, refused = rootfs.open_tree, []
+
+    def before(directory: int, path: str, flags: int) -> int:
+        if directory >= 0 and path:
+            refused.append(path)
+            raise OSError(errno.EINVAL, "Invalid argument", path)
+        return real(directory, path, flags)
+
+    monkeypatch.setattr(rootfs, "open_tree", before)
+    ran = site.shell("cat /etc/hostname; ls -ln /etc/hostname; echo x > /etc/hostname && cat /etc/hostname", hostname="inner")
+    assert refused == [".hostname", ".hosts"]
+    first, listed, last = ran.out.splitlines()
+    assert (first, last) == ("inner", "x")
+    assert listed.split()[2:4] == ["0", "0"]
