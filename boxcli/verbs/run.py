@@ -311,7 +311,15 @@ def environment(base: list[str], files: list[str], given: list[str]) -> list[str
                 lines = file.read().splitlines()
         except OSError as err:
             raise UsageError(f"cannot read the variables in {path}: {(err.strerror or str(err)).lower()}") from err
-        entries += [line.lstrip() for line in lines if line.strip() and line.lstrip()[0] not in "#="]
+        for number, line in enumerate(lines, 1):
+            entry = line.lstrip()
+            if not entry or entry[0] in "#=":
+                continue
+            if len(entry.partition("=")[0].split()) > 1:
+                raise UsageError(
+                    f"{path}:{number}: a blank in a variable's name: {entry!r}", hint="write NAME=VALUE, or NAME alone"
+                )
+            entries.append(entry)
     for entry in (*entries, *given):
         key, equals, _ = entry.partition("=")
         if equals:

@@ -258,3 +258,15 @@ def test_a_directory_that_is_gone_is_told(site: Site, tmp_path: Path, arguments:
 def test_a_byte_that_is_no_utf_8_is_shown_as_one(box: Box, site: Site) -> None:
     assert "'he\\xff'" in box("run", "--rm", "he\udcff", "true", status=125).stderr
     assert "/nope\\xff" in box("run", "--rm", "--env-file", "/nope\udcff", IMAGE, status=125).stderr
+
+
+def test_a_file_of_variables_is_refused_at_the_line_that_is_no_variable(site: Site, box: Box, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("# a comment\n A=1 2\nexport B=2\n")
+    done = box("run", "--rm", "--env-file", file, IMAGE, "env", status=125)
+    assert done.stderr.splitlines() == [
+        f"box: {file}:3: a blank in a variable's name: 'export B=2'",
+        "hint: write NAME=VALUE, or NAME alone",
+    ]
+    file.write_text("# a comment\n A=1 2\nB=2\n")
+    assert {"A=1 2", "B=2"} <= set(box("run", "--rm", "--env-file", file, IMAGE, "env").stdout.splitlines())
