@@ -30,6 +30,8 @@ VERBS = (
     "version", "info", "completion",
 )  # fmt: skip
 
+ANYBODYS = ("ps", "logs", "wait", "images", "history", "tag", "version", "info", "completion")  # no rights are needed for these
+
 DRIVERS = ("erofs", "overlay", "copy")  # store.probe's
 
 OFF_THE_HOT_PATH = ("os", "runtime.seccomp")  # a run that loads one had something to make that the next finds made
@@ -127,6 +129,10 @@ def main(argv: "Sequence[str]") -> int:
         else:
             if name != "run":
                 _collect_rarely()
+            if os.geteuid() != 0 and name not in ANYBODYS:
+                from runtime.rootless import enter
+
+                enter(root)
             module = load(name)
             failure_status = module.VERB.failure
             values = table.parse(module.VERB, rest, root)

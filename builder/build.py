@@ -70,7 +70,7 @@ def build(
     BoxfileError for a base that is not there, BuildError (StepFailed) naming the step that failed, StoreError.
     """
     if os.geteuid() != 0:
-        raise BuildError("building an image takes root", hint="try again with sudo; rootless builds are not supported yet")
+        raise BuildError("building an image takes root", hint="runtime.rootless.enter makes an ordinary user that")
     name = tag if tag is not None else plan.name
     reference = None if name is None else Reference.parse(name)
     if reference is not None and reference.digest is not None:

@@ -11,10 +11,12 @@ import time
 
 from runtime.linux import SIGKILL
 from store.errors import BoxError, SetupFailed
+from store.prepared import in_user_namespace
 from store.syscalls import exists
 
 MOUNT_POINT = "/sys/fs/cgroup"
 FOLDER = "box"
+_FORBIDDEN = (1, 2, 13, 30)  # EPERM, ENOENT, EACCES, EROFS
 _PERIOD = 100_000  # microseconds in which a cpu quota is counted
 _V1_ALWAYS = ("pids", "devices")
 _V1_ALL = (*_V1_ALWAYS, "memory", "cpu", "cpuset", "freezer")
@@ -86,11 +88,20 @@ class Cgroup:
                 apply(group.paths, resources)
         except OSError as err:
             group.delete()
-            hint = "box needs to be root, with the cgroup file system writable" if err.errno in (1, 2, 13, 30) else ""
+            if err.errno in _FORBIDDEN and in_user_namespace():
+                return cls.none()
+            hint = "box needs to be root, with the cgroup file system writable" if err.errno in _FORBIDDEN else ""
             raise SetupFailed("create cgroup", err.errno or 0, err.strerror or "", path=str(err.filename), hint=hint) from err
         except BoxError:
             group.delete()
             raise
+        return group
+
+    @classmethod
+    def none(cls) -> "Cgroup":
+        """No groups, and so no limits: those of an ordinary user, to whom nobody has delegated any."""
+        group = cls("", ())
+        group.v2, group.paths = False, {}
         return group
 
     def _limit(self, limits: Limits) -> None:

@@ -198,9 +198,9 @@ def indirect(stdin: int, stdout: int, stderr: int, *, own_users: bool) -> bool:
 
 
 def require_root() -> None:
-    """Raise RunError unless this process is root, without which no container can be run yet."""
+    """Raise RunError unless this process is root, if only of a user namespace (runtime.rootless)."""
     if os.geteuid() != 0:
-        raise RunError("running a container takes root", hint="try again with sudo; rootless containers are not supported yet")
+        raise RunError("running a container takes root", hint="runtime.rootless.enter makes an ordinary user that")
 
 
 def prepare(spec: Spec) -> Journal:
@@ -245,6 +245,8 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
     process = Process(spec, journal)
     try:
         process.group = Cgroup.create(spec.id, Limits(spec.pids_limit, spec.memory, spec.cpus), spec.resources)
+        if not process.group.paths:
+            _do_without_groups(spec)
         try:
             process.namespace = open_namespace(spec)
             failed = _bear(process, process.group, stdio, by_chroot=False)
@@ -274,6 +276,15 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
         process.abandon()
         raise
     return process
+
+
+def _do_without_groups(spec: Spec) -> None:
+    """The limit of processes is then its users'; others there are none."""
+    if spec.pids_limit > 0 and all(name != "nproc" for name, _, _ in spec.ulimits):
+        spec.ulimits = [*spec.ulimits, ("nproc", spec.pids_limit, spec.pids_limit)]
+    asked = [name for name, value in (("memory", spec.memory), ("cpus", spec.cpus), ("others", spec.resources)) if value]
+    if asked and spec.warn is not None:
+        spec.warn(f"no control groups were delegated to this user, so these limits are off: {', '.join(asked)}")
 
 
 def _can_do_without(spec: Spec, error: NoUserNamespace | SetupFailed) -> bool:
@@ -306,9 +317,9 @@ def _bear(process: Process, group: Cgroup, stdio: tuple[int, int, int], *, by_ch
         program = Program()
         joined = group.open_to_join()
         descriptors += joined
-        emit_birth(program, joined)
         if namespace is not None:
-            emit_user_namespace(program, namespace.gate())
+            emit_user_namespace(program, *namespace.gate())
+        emit_birth(program, joined)
         emit_identity(program, spec)
         rootfs.emit(program, group.paths, by_chroot=by_chroot)
         if by_chroot:

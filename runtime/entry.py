@@ -102,8 +102,11 @@ def emit_birth(program: Program, joined: list[int]) -> None:
         program.call("write", tasks, b"0", 1, action="join the control group")
 
 
-def emit_user_namespace(program: Program, gate: int) -> None:
-    """Add the wait for the maps of the new user namespace, and that the child becomes its root."""
+def emit_user_namespace(program: Program, gate: int, other_end: int) -> None:
+    """Add, before all else, the wait for the maps of the new user namespace, and that the child becomes its root. The files by
+    which it gets them are the machine's root's from when it cannot be traced any more."""
+    program.call("prctl", PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+    program.call("close_range", other_end, other_end, 0)
     program.call("read", gate, b"\0", 1, action="wait for the user namespace's ids")
     emit_root(program)
 

@@ -82,8 +82,8 @@ class Rootfs:
     """
 
     __slots__ = (
-        "_attached", "_covered", "_descriptors", "_dev", "_drafts", "_mapping", "_namespace", "_owner", "_pts", "_spec", "_sys",
-        "master", "slave", "tree",
+        "_attached", "_covered", "_descriptors", "_dev", "_devices", "_drafts", "_mapping", "_namespace", "_owner", "_pts",
+        "_spec", "_sys", "master", "slave", "tree",
     )  # fmt: skip
 
     def __init__(self, spec: Spec, namespace: "UserNamespace | None" = None) -> None:
@@ -97,6 +97,7 @@ class Rootfs:
         self._attached: list[tuple[int, int, str]] = []  # a tree of the machine, its mount point, the latter's path
         self._covered: list[tuple[list[str], int]] = []  # a place in the container, and the tree that will be mounted there
         self._drafts: list[str] = []
+        self._devices: list[tuple[int, int, str]] = []
         self.master = self.slave = self._pts = self._sys = -1
         action = MOUNT_TREE
         try:
@@ -117,7 +118,7 @@ class Rootfs:
             if spec.network == "host":
                 self._cover("/etc/resolv.conf", _read_text("/etc/resolv.conf"))
                 if namespace is not None:  # it shows the network namespace's devices, and only that one's owner may mount it
-                    self._sys = self._keep(new_filesystem("sysfs", [], _STRICTLY | MOUNT_ATTR_RDONLY))
+                    self._sys = self._keep(_sysfs())
             if spec.terminal:
                 action = "make a terminal"
                 self._make_terminal()
@@ -169,6 +170,8 @@ class Rootfs:
         call("chdir", b"/\0", path="/")
         call("umask", 0)
         program.attach(self._dev, AT_FDCWD, "/dev")
+        for source, target, path in self._devices:
+            program.attach(source, target, "", path)
         # A user namespace gets these only while the machine's own are in sight. No link is followed until that is gone.
         mount("proc", "/proc", "proc", _STRICT)
         self._emit_sys(program, cgroups)
@@ -233,12 +236,23 @@ class Rootfs:
             os.chmod(name, 0o755, dir_fd=dev)  # whatever the caller's umask is
             self._give(name, dev)
         for name, major, minor in DEVICES:
-            os.mknod(name, _S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=dev)
+            try:
+                os.mknod(name, _S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=dev)
+            except PermissionError:  # not the machine's root
+                self._bind_device(name)
+                continue
             os.chmod(name, 0o666, dir_fd=dev)
             self._give(name, dev)
         for name, target in LINKS:
             os.symlink(target, name, dir_fd=dev)
             self._give(name, dev)
+
+    def _bind_device(self, name: str) -> None:
+        """The machine's own node, over an empty file."""
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=self._dev))
+        source = self._keep(open_tree(AT_FDCWD, "/dev/" + name, OPEN_TREE_CLONE))
+        target = self._keep(os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=self._dev))
+        self._devices.append((source, target, "/dev/" + name))
 
     def _give(self, name: str, directory: int) -> None:
         """Make it the container's root's."""
@@ -463,6 +477,20 @@ def make_skeleton(root: str) -> None:
         fd = os.open(top + name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.fchmod(fd, 0o644)
         os.close(fd)
+
+
+def _sysfs() -> int:
+    attributes = _STRICTLY | MOUNT_ATTR_RDONLY
+    try:
+        return new_filesystem("sysfs", [], attributes)
+    except PermissionError:  # only the network namespace's owner may: then the machine's own
+        mount = open_tree(AT_FDCWD, "/sys", OPEN_TREE_CLONE | AT_RECURSIVE)
+        try:
+            mount_setattr(mount, attributes, recursive=True)
+        except BaseException:
+            os.close(mount)
+            raise
+        return mount
 
 
 def _hosts(spec: Spec) -> str:

@@ -8,6 +8,7 @@ import posix as os
 
 from runtime.id_maps import IdMaps, allocate, make_namespace
 from store.errors import RunError, SetupFailed
+from store.prepared import in_user_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ class UserNamespace:
         self._lock = lock
         self._gate: tuple[int, int] | None = None
 
-    def gate(self) -> int:
-        """The end of a pipe that the container's process reads from, to wait for its maps."""
+    def gate(self) -> tuple[int, int]:
+        """A pipe: from the first end the container's process reads, to wait for its maps."""
         self._gate = os.pipe2(os.O_CLOEXEC)
-        return self._gate[0]
+        return self._gate
 
     def ready(self, pid: int) -> None:
         """Give the process its maps, and let it go on."""
@@ -75,12 +76,11 @@ def open_namespace(spec: "Spec") -> UserNamespace | None:
         if spec.id_maps:
             maps = IdMaps(*spec.id_maps)
         else:
-            own = IdMaps.of("self")
-            if own.users == [(0, 0, 0xFFFFFFFF)]:  # this process has all ids there are, so that some can be the container's alone
+            if in_user_namespace():  # no ids to spare: the same as outside, but other rights
+                maps = IdMaps.of("self").unchanged()
+            else:
                 first, lock = allocate()
                 maps = IdMaps.shifted(first)
-            else:  # no ids to spare: the same as outside, but other rights
-                maps = own.unchanged()
         maps.outside(0, 0)
         return UserNamespace(maps, lock, -1 if maps.is_identity() else make_namespace(maps.for_mounts()))
     except BaseException as err:

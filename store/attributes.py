@@ -9,11 +9,13 @@ import errno
 import os
 
 from store.errors import ArchiveError, StoreError
+from store.prepared import in_user_namespace
 from store.tar_read import DIRECTORY, FILE, Entry, shown
 
-OVERLAY = b"trusted.overlay."
-OPAQUE = "trusted.overlay.opaque"
-_FORGED = (OVERLAY, b"user.overlay.")
+# In a user namespace overlayfs keeps its marks where it may: Documentation/filesystems/overlayfs.rst, "userxattr".
+OVERLAY = b"user.overlay." if in_user_namespace() else b"trusted.overlay."
+OPAQUE = os.fsdecode(OVERLAY) + "opaque"
+_FORGED = (b"trusted.overlay.", b"user.overlay.")
 _CAPABILITY = b"security.capability"
 _CAPABILITY_FORMS = ((20, b"\2"), (24, b"\3"))  # size and version, of struct vfs_cap_data and vfs_ns_cap_data
 NAME_LIMIT, VALUE_LIMIT = 255, 65536

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Collection
 
-from store.attributes import read_xattrs, set_xattrs
+from store.attributes import OVERLAY, read_xattrs, set_xattrs
 from store.lowers import is_mark
 from store.reflink import clones
 from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
@@ -22,7 +22,7 @@ from store.walk import Node, walk
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TYPES = {CHARACTER: stat.S_IFCHR, BLOCK_DEVICE: stat.S_IFBLK, FIFO: stat.S_IFIFO}
-_MARKS = ("trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.overlay.metacopy", "trusted.overlay.whole")
+_MARKS = tuple(os.fsdecode(OVERLAY) + name for name in ("opaque", "redirect", "metacopy", "whole"))
 _NO_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 

@@ -8,6 +8,7 @@ import posix as os
 
 from store.erofs_mount import mount_index
 from store.errors import StoreError
+from store.prepared import in_user_namespace
 from store.syscalls import new_filesystem
 
 _OPTION_LIMIT = 255  # fsconfig(2) takes no longer string
@@ -63,7 +64,7 @@ def mount_overlay(
                 paths[os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)] = path
         options: list[tuple[str, str | None]] = [("lowerdir+", f"/proc/self/fd/{descriptor}") for descriptor in paths]
         options += _FIXED
-        if os.geteuid() != 0:
+        if in_user_namespace():
             options.append(("userxattr", None))
         if upper is not None and work is not None:
             mapped = -1

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Collection
 
-from store.attributes import OPAQUE, read_xattrs
+from store.attributes import OPAQUE, OVERLAY, read_xattrs
 from store.directories import WHITEOUT
 from store.errors import StoreError
 from store.faults import Attempt
@@ -25,6 +25,7 @@ from store.unpack import OPAQUE_MARK
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _KINDS = {stat.S_IFCHR: CHARACTER, stat.S_IFBLK: BLOCK_DEVICE, stat.S_IFIFO: FIFO}
+_OVERLAY = os.fsdecode(OVERLAY)
 _PLACE_HINT = "this is a mistake in box: an upper directory was mounted with the wrong options"
 
 
@@ -184,9 +185,9 @@ def _overlay_marks(descriptor: int, path: bytes) -> bool:
     """Whether the directory is opaque; raises for marks that say that the content is elsewhere."""
     opaque = False
     for name in os.listxattr(descriptor):
-        if not name.startswith("trusted.overlay."):
+        if not name.startswith(_OVERLAY):
             continue
-        if name in ("trusted.overlay.redirect", "trusted.overlay.metacopy", "trusted.overlay.whiteout"):
+        if name.removeprefix(_OVERLAY) in ("redirect", "metacopy", "whiteout"):
             raise StoreError(f"/{shown(path)} is not all there: it has {name}", hint=_PLACE_HINT)
         if name == OPAQUE:
             value = os.getxattr(descriptor, name)

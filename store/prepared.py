@@ -126,6 +126,11 @@ def boot_id() -> str:
     return read_text(_BOOT_ID).rstrip()
 
 
+def in_user_namespace() -> bool:
+    """Whether this process has not all ids of the machine, and so is no root of it whatever its own id is."""
+    return read_text("/proc/self/uid_map").split() != ["0", "0", "4294967295"]
+
+
 def read_text(path: str) -> str:
     """A small text file, whole. `open` would cost four times as much."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

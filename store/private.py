@@ -6,6 +6,7 @@ deleted with it.
 
 import os
 
+from store.attributes import OVERLAY
 from store.clones import clone_tree
 from store.copies import copy_tree
 from store.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Of overlayfs' own, so that no layer, no copy and no comparison takes it for an image's.
-_WHOLE = "trusted.overlay.whole"
+_WHOLE = os.fsdecode(OVERLAY) + "whole"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 

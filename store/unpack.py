@@ -23,6 +23,7 @@ from store.errors import ArchiveError, BlobCorrupt
 from store.faults import Attempt
 from store.flow import Flow
 from store.lowers import Lowers, is_mark
+from store.prepared import in_user_namespace
 from store.record import Record
 from store.tar_read import (
     BLOCK_DEVICE,
@@ -219,6 +220,10 @@ class _Unpacker:
         except FileExistsError:
             self._directories.clear(parent, name)
             os.mknod(name, mode, device, dir_fd=parent.fd)
+        except PermissionError:
+            if entry.kind == FIFO or not in_user_namespace():
+                raise
+            return  # nobody could open it there; the layer's tar still has it
         self._dress_unopened(parent, name, entry)
 
     def _dress_unopened(self, parent: Directory, name: bytes, entry: Entry) -> None:
