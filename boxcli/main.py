@@ -132,6 +132,7 @@ def main(argv: "Sequence[str]") -> int:
             if os.geteuid() != 0 and name not in ANYBODYS:
                 from runtime.rootless import enter
 
+                failure_status = 125 if name in ("run", "create") else 0  # as the verb has it, which is not to be loaded yet
                 enter(root)
             module = load(name)
             failure_status = module.VERB.failure

@@ -267,7 +267,7 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
         if spec.pid_file:
             write_pid(spec.pid_file, process.pid)
         process.born = time.time()
-        journal.started(process.pid, process.born)
+        journal.started(process.pid, process.born, _ticks(process))
     except BaseException as err:
         if isinstance(err, BoxError):
             journal.failed(err.message)
@@ -276,6 +276,14 @@ def launch(spec: Spec, journal: Journal, stdio: tuple[int, int, int]) -> Process
         process.abandon()
         raise
     return process
+
+
+def _ticks(process: Process) -> int:
+    if process.group is not None and process.group.paths:
+        return 0
+    from runtime.engine_state import started_at
+
+    return started_at(process.pid)
 
 
 def _do_without_groups(spec: Spec) -> None:

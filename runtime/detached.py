@@ -86,6 +86,8 @@ def _start_and_keep(spec: Spec, journal: Journal, messages: int, client: socket 
         except Exception as err:
             journal.abandon()
             _tell(messages, err)
+        if process.namespace is not None:
+            process.namespace.keep(_LEAST)
         try:
             _hand_over(process, streams, monitor, theirs, lifeline)
         except Exception as err:  # a full disk, or a bug: whoever started it says so

@@ -104,7 +104,7 @@ def _start(
             opened.append(root)
             command = Command(spec, resolve(root, user), argv, spec.env, cwd)
             program = Program()
-            group = Cgroup(container.id)
+            group = Cgroup.none() if container.record.get("ticks") else Cgroup(container.id)
             joined = group.open_to_join()
             opened += joined
             emit_birth(program, joined)

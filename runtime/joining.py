@@ -7,6 +7,7 @@ from runtime.program import Failure, Program
 from runtime.spawn import spawn
 from runtime.steps import emit_root
 from store.errors import SetupFailed
+from store.prepared import in_user_namespace
 from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
 TYPE_CHECKING = False
@@ -102,6 +103,11 @@ def spawn_in(
         return spawn(program, flags, cgroup, ready)
     finally:
         for own, kind in former:
-            if kind:
-                linux.setns(own, kind)
-            os.close(own)
+            try:
+                if kind:
+                    linux.setns(own, kind)
+            except PermissionError:  # an ordinary user cannot go back; there are no more children to come
+                if not in_user_namespace():
+                    raise
+            finally:
+                os.close(own)

@@ -118,9 +118,10 @@ class Journal:
         if self.woken:
             self._append({"error": error})
 
-    def started(self, pid: int, when: float) -> None:
-        """Record the running process."""
-        self._append({"pid": pid, "started": when})
+    def started(self, pid: int, when: float, ticks: int = 0) -> None:
+        """Record the running process; `ticks`, when it was born as the kernel counts, where no control group tells it from a
+        later one."""
+        self._append({"pid": pid, "started": when, "ticks": ticks} if ticks else {"pid": pid, "started": when})
         if self.woken:
             os.unlink(self.path + "/before")
 

@@ -24,7 +24,8 @@ SIGTERM, SIGKILL = 15, 9
 def process_of(container: Container) -> Iterator[int]:
     """A pidfd of the container's first process, which is surely that one. Raises RunError when it does not run.
 
-    The pid may long be another's: the pidfd is believed only if, with it open, the pid is in the container's control group.
+    The pid may long be another's: the pidfd is believed only if, with it open, the pid is in the container's control group, or,
+    where it has none, was born when that process was.
     """
     if container.status != "running":
         raise not_running(container)
@@ -33,7 +34,14 @@ def process_of(container: Container) -> Iterator[int]:
     except OSError as err:
         raise not_running(container) from err
     try:
-        if container.pid not in Cgroup(container.id).processes():
+        ticks = container.record.get("ticks")
+        if ticks:
+            from runtime.engine_state import started_at
+
+            found = started_at(container.pid) == ticks
+        else:
+            found = container.pid in Cgroup(container.id).processes()
+        if not found:
             raise not_running(container)
         yield pidfd
     finally:

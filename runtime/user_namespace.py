@@ -5,6 +5,7 @@ belong to the container's users (idmapped mounts: mount_setattr(2)), so nothing 
 """
 
 import posix as os
+from fcntl import F_DUPFD, fcntl
 
 from runtime.id_maps import IdMaps, allocate, make_namespace
 from store.errors import RunError, SetupFailed
@@ -54,6 +55,12 @@ class UserNamespace:
             for descriptor in self._gate:
                 os.close(descriptor)
             self._gate = None
+
+    def keep(self, least: int) -> None:
+        """Let the ids be kept, by a descriptor from `least` on, also by what this process executes, for as long as it lives."""
+        lock = fcntl(self._lock, F_DUPFD, least) if self._lock >= 0 else -1
+        self.close()
+        self._lock = lock
 
     def close(self) -> None:
         """Give the ids back."""

@@ -181,6 +181,7 @@ PROBES: dict[str, Callable[[], str]] = {
         "unshare",
         "capsh",
         "busybox",
+        "newuidmap",
     )
 }
 

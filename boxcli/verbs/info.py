@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from boxcli.release import RELEASE
 from boxcli.table import Option, Values, Verb
+from store.errors import RunError
 
 if TYPE_CHECKING:
     from store.layout import Store
@@ -24,9 +26,16 @@ def main(values: Values) -> int:
     """Print it. Where there is no store yet, what works is tried in one beside it that is gone at the end."""
     from boxcli.stores import existing
     from boxcli.templates import compile_format
+    from runtime.rootless import enter
     from runtime.state import Containers
     from store.probe import probe
 
+    rootless = os.geteuid() != 0
+    if rootless:
+        try:
+            enter(values.root)
+        except RunError as err:
+            print(f"box: {err.message}: containers cannot run", file=sys.stderr)
     store = existing(values)
     with nullcontext(store) if store is not None else _tried(values) as at:
         driver = at.snapshots.name if at is not None else ""
@@ -47,7 +56,7 @@ def main(values: Values) -> int:
         "Architecture": system.machine,
         "Processors": os.cpu_count() or 1,
         "Memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "Rootless": os.geteuid() != 0,
+        "Rootless": rootless,
     }
     if values.text("format"):
         print(compile_format(values.text("format"))(facts))

@@ -1,4 +1,4 @@
-"""What an ordinary user is told, who cannot do it yet."""
+"""What an ordinary user is told who has no subordinate ids."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def test_a_build_is_refused_at_once_with_a_hint(place: Path) -> None:
     (place / "Boxfile").write_text("box: 1\nbase: scratch\nsteps:\n  - write: {to: /a, text: b}\n")
     done = as_nobody(place, "build", str(place))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("box: building an image takes root\nhint: try again with sudo")
+    assert done.stderr.startswith("box: /etc/subuid gives nobody no ids\nhint: let root give you some: usermod --add-subuids")
 
 
 def test_commands_that_only_look_need_no_root(place: Path) -> None:

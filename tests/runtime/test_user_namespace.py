@@ -1,5 +1,6 @@
 """A container's users are nobody on the machine, and its files are as if they were somebody."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -332,6 +333,7 @@ def test_where_no_namespace_can_be_made_the_error_says_what_to_do(site: Site, mo
 
 def test_within_a_namespace_of_few_ids_a_container_has_those(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     few = IdMaps([(0, 300_000, 5)], [(0, 300_000, 5)])
+    monkeypatch.setattr(user_namespace, "in_user_namespace", lambda: True)
     monkeypatch.setattr(IdMaps, "of", lambda pid: few)
     namespace = user_namespace.open_namespace(site.spec("true"))
     assert namespace is not None
@@ -375,3 +377,13 @@ def test_a_namespace_that_nobody_is_in() -> None:
 def test_a_map_the_kernel_refuses_is_named() -> None:
     with pytest.raises(Exception, match=r"map ids 0 5 10, 3 50 10"):
         make_namespace(IdMaps([(0, 5, 10), (3, 50, 10)], EVERYBODY))
+
+
+def test_the_ids_of_a_container_in_the_background_are_kept_as_long_as_it_runs(site: Site) -> None:
+    one = site.start("sleep", "1000")
+    number = (IdMaps.of(one.pid).users[0][1] - FIRST) // id_maps.SIZE
+    with open(id_maps._LOCKS, "r+b") as file:
+        with pytest.raises(BlockingIOError):
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        remove(one, force=True)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
