@@ -19,8 +19,9 @@ VERB = Verb(
 
 
 def main(values: Values) -> int:
-    """Do one of these; its exit status."""
+    """Do one of these; its exit status. FormatTooNew in a store that a newer box wrote."""
     from boxcli.volumes import VERBS
+    from store.format import check_format
 
     action = values.text("action")
     if action not in VERBS:
@@ -29,6 +30,7 @@ def main(values: Values) -> int:
         near = nearest(action, VERBS)
         hint = f"did you mean 'box volume {near}'?" if near else f"there are: {', '.join(VERBS)}"
         raise UsageError(f"volume: unknown action {action!r}", hint=hint)
+    check_format(values.root)
     verb, act = VERBS[action]
     argv = values.all("arguments", str)
     found = table.parse(verb, argv, values.root)

@@ -22,6 +22,7 @@ LINES = (
     "fsck --repair", "diff tiny tiny", "diff c1", "blame tiny /etc/motd", "cp tiny:/etc/motd {top}/motd",
     "cp {top}/archive c1:/etc/motd", "export -o {top}/exported tiny", "mount", "mount tiny", "umount -a", "umount tiny",
     "info", "pause c1", "unpause c1", "update --pids-limit 9 c1", "stats --no-stream", "stats --no-stream c1", "top c1",
+    "volume create v", "volume ls", "volume inspect v", "volume rm v", "volume prune -f", "run --rm -v v:/v tiny true",
 )  # fmt: skip
 
 
