@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from boxcli import amounts
+
+if TYPE_CHECKING:
+    from runtime.state import Container
 
 
 def image(root: str, name: str) -> dict[str, Any]:
@@ -61,6 +64,7 @@ def container(root: str, name: str) -> dict[str, Any]:
             "Reason": found.reason,
             "StartedAt": amounts.stamp(found.started),
             "FinishedAt": amounts.stamp(found.finished),
+            **_health(found),
         },
         "Image": found.image_digest,
         "ImageName": found.image,
@@ -98,6 +102,22 @@ def container(root: str, name: str) -> dict[str, Any]:
         "RestartCount": config.get("restarts", 0),
         "LogPath": found.log_path,
     }
+
+
+def _health(found: Container) -> dict[str, Any]:
+    health = found.health
+    if not health:
+        return {}
+    log = [
+        {
+            "Start": amounts.stamp(result["start"]),
+            "End": amounts.stamp(result["end"]),
+            "ExitCode": result["status"],
+            "Output": result["output"],
+        }
+        for result in health["results"]
+    ]
+    return {"Health": {"Status": health["status"], "FailingStreak": health["streak"], "Log": log}}
 
 
 def _restart_policy(text: str) -> dict[str, Any]:

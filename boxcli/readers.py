@@ -245,6 +245,20 @@ def restart(text: str) -> str:
     return parse(text)
 
 
+def duration(text: str) -> float:
+    """Seconds, of a text such as 1m30s."""
+    from boxcli.moments import seconds
+
+    return seconds(text)
+
+
+def health_action(text: str) -> str:
+    """What --health-on-failure takes."""
+    if text not in ("none", "kill", "restart", "stop"):
+        raise ValueError(f"{text!r} is none of none, kill, restart, stop")
+    return text
+
+
 def log_option(text: str) -> tuple[str, int]:
     """max-size=SIZE (0 or -1: no limit) or max-file=N."""
     name, _, value = text.partition("=")

@@ -77,6 +77,7 @@ class Charge:
         self.outcome: Outcome | None = None
         self.error = ""
         self.returns = False  # it is to be started again
+        self.forced = False  # it is to be started again though no policy says so
         self.stopped = False  # somebody wants it to end for good
         self._until = 0.0
         try:
@@ -85,9 +86,22 @@ class Charge:
             self.listener = self._listen()
             self._on(self.status.fileno(), select.EPOLLIN, self._over)
             self._watch_sources()
+            self._begin_checks()
         except BaseException:
             self._let_go()
             raise
+
+    def _begin_checks(self) -> None:
+        checks = self.record.get("health")
+        if checks:
+            from runtime.health import Health
+
+            Health(self, checks)
+
+    @property
+    def over(self) -> bool:
+        """Whether the container has ended."""
+        return self.outcome is not None or bool(self.error) or self.keeper < 0
 
     def _find_process(self, pid: int) -> None:
         """A handle of the container's first process, which cannot be another's: its keeper has not waited for it yet."""
@@ -154,7 +168,7 @@ class Charge:
                     self._end()
 
                 try:
-                    self.monitor.task(lambda: os.write(writer, _cause(self.record, outcome, group)), done, (writer,), self)
+                    self.monitor.task(lambda: _tell_cause(writer, self.record, outcome, group), done, (writer,), self)
                 finally:
                     os.close(writer)
                 return
@@ -210,13 +224,14 @@ class Charge:
     def _see_to_restart(self, status: int) -> None:
         """Record whether it is to be started again: if its policy wants that."""
         policy, restarts = of(self.record), int(self.record.get("restarts", 0))
-        if policy != NO and not self.stopped and wanted(policy, status, restarts):
+        if self.forced or (policy != NO and not self.stopped and wanted(policy, status, restarts)):
             mark(self.journal, True)
             self.returns = True
 
     def _remove(self) -> None:
         """Delete the directory; where that may take long, in another process."""
-        for name in LogWriter.files(self.journal.path + "/log"):
+        health = [self.journal.path + "/health"] if self.record.get("health") else []
+        for name in (*LogWriter.files(self.journal.path + "/log"), *health):
             os.unlink(name)
         if anonymous_volumes(self.record):
             self.monitor.task(self._remove_with_volumes, lambda status: self._end_keeper(), (self.journal.fd,), self)
@@ -458,7 +473,7 @@ class Charge:
                     pass
 
 
-def _cause(record: "Mapping[str, Any]", outcome: Outcome, group: Cgroup) -> bytes:
+def _tell_cause(writer: int, record: "Mapping[str, Any]", outcome: Outcome, group: Cgroup) -> None:
     """Why it ended badly, in a child of the monitor."""
     from runtime.cause import cause
     from runtime.spec import Spec
@@ -468,4 +483,4 @@ def _cause(record: "Mapping[str, Any]", outcome: Outcome, group: Cgroup) -> byte
     found = cause(spec, outcome, pid, since, group, filtered=outcome.signal == _SIGSYS)
     if _UNSAID in found:  # nor that it was the filter
         found = cause(spec, outcome, pid, since, group, filtered=False)
-    return found.encode()[:_REASON]
+    os.write(writer, found.encode()[:_REASON])

@@ -48,7 +48,7 @@ class Monitor:
         self.timers: list[tuple[float, Callable[[], None], Charge | None]] = []
         self.charges: dict[str, Charge] = {}
         self.visitors: set[socket] = set()
-        self.tasks = 0
+        self.children: set[int] = set()
         self.pauses: dict[str, float] = {}  # of those that are started again and again
         self.returning: set[str] = set()
         self.listener: socket | None = None
@@ -113,37 +113,37 @@ class Monitor:
 
     def task(
         self,
-        action: "Callable[[], object]",
+        action: "Callable[[], int | None]",
         done: "Callable[[int], None]",
         kept: tuple[int, ...] = (),
         owner: Charge | None = None,
-    ) -> None:
+    ) -> int:
         """Have `action` done by a child that has no other descriptor than those `kept`, and then `done` be called with its exit
-        status: 0, unless the action raised."""
+        status: what the action returned (None: 0), 1 when it raised. Returns the child's pid."""
         pid = os.fork()
         if pid == 0:
             _only(kept)
             status = 1
             try:
                 _set_file_limit(self.files)
-                action()
-                status = 0
+                status = action() or 0
             finally:
                 os._exit(status)
         handle = linux.pidfd_open(pid)
-        self.tasks += 1
+        self.children.add(pid)
 
         def over(events: int) -> None:
             self.off(handle)
             os.close(handle)
             _, status = os.waitpid(pid, 0)
-            self.tasks -= 1
+            self.children.discard(pid)
             try:
                 done(os.waitstatus_to_exitcode(status))
             finally:
                 self.leave_if_done()
 
         self.on(handle, select.EPOLLIN, over, owner)
+        return pid
 
     # --- coming and going ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Monitor:
 
     def leave_if_done(self) -> None:
         """Leave, unless there is something left to do."""
-        if self.charges or self.visitors or self.tasks or self.returning or self.timers_of_containers():
+        if self.charges or self.visitors or self.children or self.returning or self.timers_of_containers():
             return
         self._unlisten()
         self.leaving = True
@@ -167,9 +167,9 @@ class Monitor:
 
         def due() -> None:
             self.task(lambda: start_again(self.root, identity), done)
+            self.returning.discard(identity)  # not later: it may have ended again by then
 
         def done(status: int) -> None:
-            self.returning.discard(identity)
             record = read(f"{self.root}/containers/{identity}/journal") if status else None
             if record is not None and record.get("restarting"):
                 self.restart(identity, 0.0)

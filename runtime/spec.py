@@ -82,9 +82,10 @@ class Spec:
     `resources` are more limits, in the words of linux.resources of a bundle. `capabilities` is a mask (runtime.capabilities),
     None for the default. `guard` is a lock's descriptor (it keeps the image's trees from being deleted) or -1: it is closed once
     the journal is on disk, which keeps them from then on. `removed` means that nothing of the container stays once it ended
-    (`--rm`), `restart` is a policy (runtime.restarts). `interactive` means that its input stays open for whoever attaches to it.
-    With `init`, its first process is box's own (runtime.stubs), which bears the command. Its pid is written to `pid_file`, where
-    that is named. `log_options` are max-size (bytes, 0 for no limit) and max-file. `userns` is "auto" (ids of its own) or "host",
+    (`--rm`), `restart` is a policy (runtime.restarts), `health` its checks (runtime.health). `interactive` means that its input
+    stays open for whoever attaches to it. With `init`, its first process is box's own (runtime.stubs), which bears the command.
+    Its pid is written to `pid_file`, where that is named. `log_options` are max-size (bytes, 0 for no limit) and max-file.
+    `userns` is "auto" (ids of its own) or "host",
     unless `id_maps` says which ids (runtime.id_maps); empty means auto where that can be. `warn` is told, in a line, what could
     not be.
     """
@@ -98,6 +99,7 @@ class Spec:
         "cwd",
         "env",
         "guard",
+        "health",
         "hostname",
         "id",
         "id_maps",
@@ -176,6 +178,7 @@ class Spec:
         self.stop_signal = 15
         self.removed = False
         self.restart = "no"
+        self.health: dict[str, Any] = {}
         self.interactive = False
         self.init = False
         self.pid_file = ""

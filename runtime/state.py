@@ -58,6 +58,11 @@ class Container(Record):
         return self.path + "/log"
 
     @property
+    def health(self) -> Mapping[str, Any]:
+        """What came of its health checks: status, streak (of failures), results; empty where it has none."""
+        return (read(self.path + "/health") or {}) if self.record.get("health") else {}
+
+    @property
     def restarting(self) -> bool:
         """Whether it has ended, and is to be started again after a while."""
         return self.status == "stopped" and bool(self.record.get("restarting"))

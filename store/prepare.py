@@ -44,14 +44,26 @@ def describe(image: Image, named: Named, trees: list[str]) -> Prepared:
         volumes=sorted(object_at(config, "Volumes", what)),
         labels=mapping_at(config, "Labels", what),
         trees=trees,
+        healthcheck=_healthcheck(object_at(config, "Healthcheck", what), f"Healthcheck of {what}"),
     )
     _check_nul(prepared, what)
     return prepared
+
+
+def _healthcheck(fields: dict[str, object], what: str) -> list[str]:
+    test = texts_at(fields, "Test", what)
+    if not test:
+        return []
+    numbers = [fields.get(name) or 0 for name in ("Interval", "Timeout", "StartPeriod", "Retries")]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise StoreError(f"{what} is not as OCI images have it")
+    return [*map(str, numbers), *test]
 
 
 def _check_nul(prepared: Prepared, what: str) -> None:
     # A NUL ends a field of the prepared file; execve, chdir and mount would each cut such a text short in silence.
     texts = [prepared.architecture, prepared.os, prepared.workdir, prepared.user, prepared.stop_signal, *prepared.env]
     texts += [*prepared.entrypoint, *prepared.cmd, *prepared.volumes, *prepared.labels, *prepared.labels.values()]
+    texts += prepared.healthcheck
     if any("\0" in text for text in texts):
         raise StoreError(f"{what} has a NUL character in it")

@@ -9,7 +9,7 @@ Two derived files, written by references.py and prepare.py, never synced, made a
 
 import posix as os
 
-FORM = "box-prepared-1"
+FORM = "box-prepared-2"
 FORMAT = "1"  # of the store: what ROOT/format says (store/format.py)
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -22,14 +22,14 @@ class Prepared:
     """An image that is ready to run: its config, and its trees, top first, which are all there."""
 
     __slots__ = (
-        "architecture", "cmd", "config_digest", "entrypoint", "env", "labels", "manifest_digest", "os", "reference",
-        "stop_signal", "trees", "user", "volumes", "workdir",
+        "architecture", "cmd", "config_digest", "entrypoint", "env", "healthcheck", "labels", "manifest_digest", "os",
+        "reference", "stop_signal", "trees", "user", "volumes", "workdir",
     )  # fmt: skip
 
     def __init__(
         self, *, reference: str, manifest_digest: str, config_digest: str, architecture: str, os: str, workdir: str, user: str,
         stop_signal: str, env: "list[str]", entrypoint: "list[str]", cmd: "list[str]", volumes: "list[str]",
-        labels: "dict[str, str]", trees: "list[str]",
+        labels: "dict[str, str]", trees: "list[str]", healthcheck: "Sequence[str]" = (),
     ) -> None:  # fmt: skip
         self.reference = reference
         self.manifest_digest = manifest_digest
@@ -45,6 +45,7 @@ class Prepared:
         self.volumes = volumes
         self.labels = labels
         self.trees = trees
+        self.healthcheck = list(healthcheck)  # interval, timeout, start period (ns), retries; the test's words. Or nothing
 
 
 def lookup(root: str, name: str) -> "Prepared | None":
@@ -89,18 +90,19 @@ def parse_prepared(root: str, name: str, fields: "list[str]") -> Prepared:
     manifest, config, architecture, system, workdir, user, stop_signal = fields[2:9]
     lists = []
     at = 9
-    for _ in range(6):
+    for _ in range(7):
         end = at + 1 + int(fields[at])
         items = fields[at + 1 : end]
         if end >= len(fields):  # a last, empty field follows the last NUL
             raise ValueError(FORM)
         lists.append(items)
         at = end
-    env, entrypoint, cmd, volumes, labels, trees = lists
+    env, entrypoint, cmd, volumes, labels, trees, healthcheck = lists
     return Prepared(
         reference=name, manifest_digest=manifest, config_digest=config, architecture=architecture, os=system, workdir=workdir,
         user=user, stop_signal=stop_signal, env=env, entrypoint=entrypoint, cmd=cmd, volumes=volumes,
         labels=dict(zip(labels[::2], labels[1::2], strict=True)), trees=[f"{root}/{tree}" for tree in trees],
+        healthcheck=healthcheck,
     )  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def spell(prepared: Prepared, boot: str, trees: "Sequence[str]") -> bytes:
         FORM, boot, prepared.manifest_digest, prepared.config_digest, prepared.architecture, prepared.os, prepared.workdir,
         prepared.user, prepared.stop_signal,
     ]  # fmt: skip
-    for items in (prepared.env, prepared.entrypoint, prepared.cmd, prepared.volumes, labels, trees):
+    for items in (prepared.env, prepared.entrypoint, prepared.cmd, prepared.volumes, labels, trees, prepared.healthcheck):
         fields += [str(len(items)), *items]
     return "".join(field + "\0" for field in fields).encode()
 

@@ -95,7 +95,10 @@ def status(container: Container) -> str:
     import time
 
     if container.status == "running":
-        return f"Up {amounts.age(max(0.0, time.time() - container.started))}" + (" (Paused)" if container.paused else "")
+        health = container.health.get("status", "")
+        health = f" (health: {health})" if health == "starting" else f" ({health})" if health else ""
+        paused = " (Paused)" if container.paused else ""
+        return f"Up {amounts.age(max(0.0, time.time() - container.started))}{health}{paused}"
     if container.restarting:
         return f"Restarting ({container.exit_status}) {amounts.ago(container.finished)}"
     if container.status == "stopped":

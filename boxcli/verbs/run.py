@@ -15,6 +15,8 @@ from store.syscalls import encode, exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from runtime.id_maps import Ranges
     from runtime.spec import Outcome
     from store.prepared import Prepared
@@ -100,6 +102,18 @@ VERB = Verb(
         about="no-new-privileges=false or seccomp=unconfined: opt out of a protection; seccomp=log: have refused calls logged.",
     ),
     Option("--stop-signal", metavar="SIGNAL", read=readers.signal, about="What 'box stop' sends (else the image's, else TERM)."),
+    Option("--health-cmd", metavar="COMMAND", about="With -d, check by this, in a shell, that it is well."),
+    Option("--health-interval", metavar="TIME", read=readers.duration, about="Time between two checks (30s)."),
+    Option("--health-timeout", metavar="TIME", read=readers.duration, about="Time that a check may take (30s)."),
+    Option("--health-start-period", metavar="TIME", read=readers.duration, about="Time at the start when failures do not count."),
+    Option("--health-retries", metavar="N", read=readers.count, about="Failures in a row that make it unhealthy (3)."),
+    Option(
+        "--health-on-failure",
+        metavar="none|kill|restart|stop",
+        read=readers.health_action,
+        about="What is done when it becomes unhealthy.",
+    ),
+    Option("--no-healthcheck", about="Make none of the image's checks."),
     Option(
         "--log-opt",
         metavar="OPTION",
@@ -283,6 +297,8 @@ def specification(values: Values, image: "Prepared") -> Spec:
     if values.flag("pidfile"):
         spec.pid_file = _absolute(values.text("pidfile"))
     spec.init = _has_init(values)
+    if image.healthcheck or values.given.keys() & _OF_HEALTH:
+        spec.health = _health(values, image)
     spec.log_options = dict(values.all("log_opt", tuple))
     spec.stop_signal = values.one("stop_signal", int) or _stop_signal(image.stop_signal) or spec.stop_signal
     added = [name for text in values.all("cap_add", str) for name in text.split(",")]
@@ -327,6 +343,29 @@ def environment(base: list[str], files: list[str], given: list[str]) -> list[str
         elif (value := variable(key)) is not None:
             variables[key] = f"{key}={value}"
     return list(variables.values())
+
+
+_OF_HEALTH = {
+    "health_cmd", "health_interval", "health_timeout", "health_start_period", "health_retries", "health_on_failure",
+    "no_healthcheck",
+}  # fmt: skip
+
+
+def _health(values: Values, image: "Prepared") -> "dict[str, Any]":
+    from runtime.health import of_image, settle
+
+    if values.flag("no_healthcheck"):
+        if len(values.given.keys() & _OF_HEALTH) > 1:
+            raise UsageError("--no-healthcheck does not go with other options of health checks", hint="leave one of them out")
+        return {}
+    command = values.text("health_cmd")
+    checks = settle(["CMD-SHELL", command]) if command and command != "none" else {} if command else of_image(image.healthcheck)
+    if not checks:
+        if values.given.keys() & _OF_HEALTH - {"health_cmd"}:
+            raise UsageError("there is no health check to be changed", hint="say one: --health-cmd COMMAND")
+        return {}
+    given = {name: values.given["health_" + name] for name in (*checks, "on_failure") if "health_" + name in values.given}
+    return {**checks, **given}
 
 
 def _has_init(values: Values) -> bool:
