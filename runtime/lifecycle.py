@@ -264,8 +264,13 @@ def wait(container: Container) -> int:
 
 
 def wait_for(container: Container, conditions: Collection[str], interval: float) -> int:
-    """Return when the container is one of `conditions`: created, running, paused, stopped (or exited), removed. Its exit status,
-    -1 where it has none. Raises ContainerMissing when it is removed and nobody waits for that."""
+    """Return when the container is one of `conditions`: created, running, paused, stopped (or exited), removed, and of one that
+    runs healthy or unhealthy. Its exit status, -1 where it has none. Raises ContainerMissing when it is removed and nobody waits
+    for that, RunError where only its health is waited for and it has no checks."""
+    if {"healthy", "unhealthy"} >= set(conditions) and not container.record.get("health"):
+        error = RunError(f"container {container.name} has no health checks", hint="box run --health-cmd COMMAND gives it some")
+        error.exit_status = 1
+        raise error
     while True:
         now = Containers(container.root).read(container.id)
         if now is None:
@@ -273,7 +278,8 @@ def wait_for(container: Container, conditions: Collection[str], interval: float)
                 return -1
             raise ContainerMissing(container.name, hint="it has been removed")
         state = "paused" if now.paused else now.status
-        if state in conditions or (state == "stopped" and "exited" in conditions):
+        health = now.health.get("status", "") if state == "running" else ""
+        if state in conditions or (state == "stopped" and "exited" in conditions) or health in conditions:
             return -1 if now.exit_status is None else now.exit_status
         time.sleep(interval)
         Containers(container.root).reap()

@@ -6,7 +6,7 @@ from boxcli import readers
 from boxcli.each import for_each
 from boxcli.table import Argument, Option, Values, Verb
 
-CONDITIONS = ("stopped", "exited", "running", "paused", "created", "removed")
+CONDITIONS = ("stopped", "exited", "running", "healthy", "unhealthy", "paused", "created", "removed")
 INTERVAL = 0.1  # seconds
 
 

@@ -103,5 +103,19 @@ class TestWait:
             assert "no container named 'w'" in waiting.communicate(timeout=20)[1]
             assert waiting.returncode == 1
 
+    def test_for_one_to_be_healthy(self, box: Box, tiny: str) -> None:
+        box("run", "-d", "--name", "w", "--health-cmd", "cat /fine", "--health-interval", "0.1s", "--health-retries", "2", tiny,
+            "sleep", "60")  # fmt: skip
+        assert box("wait", "--condition", "unhealthy", "w").stdout == "-1\n"
+        with subprocess.Popen([BOX, "wait", "--condition", "healthy", "w"], stdout=subprocess.PIPE, text=True) as waiting:
+            time.sleep(0.3)
+            assert waiting.poll() is None
+            box("exec", "w", "touch", "/fine")
+            assert waiting.communicate(timeout=20)[0] == "-1\n"
+
+    def test_one_without_checks_is_never_healthy_and_says_so(self, box: Box, tiny: str) -> None:
+        box("run", "-d", "--name", "w", tiny, "sleep", "60")
+        assert "has no health checks" in box("wait", "--condition", "healthy", "w", status=1).stderr
+
     def test_nonsense_is_refused(self, box: Box) -> None:
         assert "'ready' is not one of" in box("wait", "--condition", "ready", "w", status=2).stderr
