@@ -47,8 +47,8 @@ def _users() -> Iterator[None]:
     ranges = ["--add-subuids", "3000000-3065535", "--add-subgids", "3000000-3065535"]
     subprocess.run(["usermod", *ranges, NAME], check=True)
     yield
-    for name in (NAME, BARE):
-        subprocess.run(["userdel", name], check=True, capture_output=True)
+    for name in (NAME, BARE):  # init may not have waited yet for the last process of theirs
+        until(lambda name=name: subprocess.run(["userdel", name], check=False, capture_output=True).returncode == 0)  # type: ignore[misc]
 
 
 @pytest.fixture
