@@ -27,6 +27,10 @@ def run_attached(spec: Spec, stdin: int, stdout: int, stderr: int, forward: bool
     """Run the container to its end, copying between it and the three descriptors. See container.run."""
     forwarding = Forwarding() if forward else None
     copies = Copies(spec.terminal, stdin, stdout, stderr)
+    if spec.terminal:
+        from runtime.terminal import size_of
+
+        spec.window = size_of(stdin, stdout)
     try:
         journal = prepare(spec)
         try:

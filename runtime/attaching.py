@@ -64,7 +64,8 @@ def start_attached(
     try:
         if proxy:
             attachment.forward()
-        attachment.tell_size()  # before it is started: the first that it reads
+        spec.window = attachment.size()  # before it is started: the first that it reads
+        attachment.tell_size()
         detach(spec, journal, theirs, lifeline=lifeline)
         return attachment.follow()
     finally:
@@ -149,17 +150,15 @@ class Attachment:
         self.former.append((_SIGWINCH, set_handler(_SIGWINCH, lambda *_: self._say_size())))
 
     def _say_size(self) -> None:
-        import termios
-        from fcntl import ioctl
+        rows, columns = self.size()
+        if rows or columns:
+            self.say(SIZE + rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
 
-        for fd in (self.stdin, self.outputs[OUTPUT]):
-            try:
-                size = ioctl(fd, termios.TIOCGWINSZ, bytes(8)) if fd >= 0 else b""
-            except OSError:
-                continue
-            if any(size[:4]):
-                self.say(SIZE + size[:4])
-                return
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the user's terminal; zeros where there is none."""
+        from runtime.terminal import size_of
+
+        return size_of(self.stdin, self.outputs[OUTPUT])
 
     def follow(self) -> Outcome | None:
         """Copy to the end; None when the user has detached. Raises RunError when the monitor was killed."""

@@ -311,7 +311,7 @@ class Rootfs:
         return clone
 
     def _make_terminal(self) -> None:
-        from runtime.terminal import open_terminal
+        from runtime.terminal import open_terminal, set_size
 
         options: list[tuple[str, str | None]] = [("newinstance", None), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")]
         if self._namespace is not None:
@@ -319,6 +319,7 @@ class Rootfs:
         self._pts = self._keep(new_filesystem("devpts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC))
         self.master, self.slave = open_terminal(self._pts)
         self._keep(self.slave)
+        set_size(self.master, *self._spec.window)
 
     def _open(self, wanted: Bind | Tmpfs | ImageTree) -> None:
         directory = True

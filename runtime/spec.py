@@ -83,11 +83,10 @@ class Spec:
     None for the default. `guard` is a lock's descriptor (it keeps the image's trees from being deleted) or -1: it is closed once
     the journal is on disk, which keeps them from then on. `removed` means that nothing of the container stays once it ended
     (`--rm`), `restart` is a policy (runtime.restarts), `health` its checks (runtime.health). `interactive` means that its input
-    stays open for whoever attaches to it. With `init`, its first process is box's own (runtime.stubs), which bears the command.
-    Its pid is written to `pid_file`, where that is named. `log_options` are max-size (bytes, 0 for no limit) and max-file.
-    `userns` is "auto" (ids of its own) or "host",
-    unless `id_maps` says which ids (runtime.id_maps); empty means auto where that can be. `warn` is told, in a line, what could
-    not be.
+    stays open for whoever attaches to it. Its terminal has the rows and columns of `window`. With `init`, its first process is
+    box's own (runtime.stubs), which bears the command. Its pid is written to `pid_file`, where that is named. `log_options` are
+    max-size (bytes, 0 for no limit) and max-file. `userns` is "auto" (ids of its own) or "host", unless `id_maps` says which ids
+    (runtime.id_maps); empty means auto where that can be. `warn` is told, in a line, what could not be.
     """
 
     __slots__ = (
@@ -134,6 +133,7 @@ class Spec:
         "user",
         "userns",
         "warn",
+        "window",
         "work",
     )
 
@@ -173,6 +173,7 @@ class Spec:
         self.log_refusals = False
         self.log_options: dict[str, int] = {}
         self.terminal = False
+        self.window: tuple[int, int] | list[int] = (0, 0)
         self.ulimits: list[tuple[str, int, int]] = []
         self.labels: dict[str, str] = {}
         self.stop_signal = 15

@@ -19,6 +19,24 @@ def open_terminal(devpts: int) -> tuple[int, int]:
         raise
 
 
+def size_of(*terminals: int) -> tuple[int, int]:
+    """Rows and columns of the first of these descriptors (-1 for none) that is a terminal and has some; else zeros."""
+    for fd in terminals:
+        try:
+            size = ioctl(fd, termios.TIOCGWINSZ, bytes(8)) if fd >= 0 else b""
+        except OSError:
+            continue
+        if any(size[:4]):
+            return int.from_bytes(size[:2], "little"), int.from_bytes(size[2:4], "little")
+    return (0, 0)
+
+
+def set_size(terminal: int, rows: int, columns: int) -> None:
+    """Give the terminal so many rows and columns, unless both are 0."""
+    if rows or columns:
+        ioctl(terminal, termios.TIOCSWINSZ, rows.to_bytes(2, "little") + columns.to_bytes(2, "little") + bytes(4))
+
+
 def copy_size(source: int, target: int) -> None:
     """Give the terminal `target` the rows and columns of the terminal `source`; nothing where `source` is none."""
     try:

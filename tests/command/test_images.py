@@ -92,7 +92,7 @@ def test_a_container_stands_on_the_manifest_it_was_made_of_and_on_no_other(box: 
         if "Repository" in row
     }
     assert counts == {"tiny": "1", "twin": "0"}
-    assert "is used by a container" in box("rmi", tiny, status=1).stderr
+    assert "is used by container" in box("rmi", tiny, status=1).stderr
     box("rmi", "twin")
     assert box("start", "-a", "user").stdout == "hello\n"
 
@@ -129,7 +129,7 @@ def test_a_name_can_be_given_and_taken_and_the_last_takes_the_image_with_it(box:
 
 def test_an_image_that_a_container_stands_on_is_not_deleted(box: Box, tiny: str) -> None:
     box("run", "--name", "user", tiny)
-    assert "is used by a container" in box("rmi", tiny, status=1).stderr
+    assert "is used by container" in box("rmi", tiny, status=1).stderr
     assert box("run", "--rm", tiny).stdout == "hello\n"
     box("rm", "user")
     box("rmi", tiny)
