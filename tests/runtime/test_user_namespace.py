@@ -387,3 +387,10 @@ def test_the_ids_of_a_container_in_the_background_are_kept_as_long_as_it_runs(si
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
         remove(one, force=True)
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+
+
+def test_before_linux_6_15_it_is_the_same(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.overlay.attached", True)
+    ran = site.shell(": > /new; rm /etc/group; ls -ln /new; cat /proc/self/uid_map", userns="auto")
+    assert ran.out.split()[2:4] == ["0", "0"], ran.err
+    assert ran.out.split()[-3] == "0" != ran.out.split()[-2]
