@@ -17,6 +17,8 @@ _NS_GET_PARENT = 0xB702
 _TOOLS = ("newuidmap", "newgidmap")
 _HINT = "let root give you some: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {name}; or try sudo"
 
+entered = False  # whether this process has done so: its mounts are then seen by nobody else
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 def enter(root: str) -> None:
     """Make this process, which has one thread, root of the user namespace for the store `root`, in a mount namespace of its own.
     RunError says what is missing for that."""
+    global entered
     if not _join(root):
         with _Lock(root):  # two that begin at once shall meet
             if not _join(root):
@@ -34,6 +37,7 @@ def enter(root: str) -> None:
     os.setgroups([])
     libc("unshare", linux.CLONE_NEWNS)
     mount("", "/", "", MS_REC | MS_PRIVATE)
+    entered = True
 
 
 class _Lock:

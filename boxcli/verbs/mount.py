@@ -26,6 +26,7 @@ VERB = Verb(
 def main(values: Values) -> int:
     """Mount it and print where, or list what is mounted."""
     from boxcli.stores import existing
+    from runtime import rootless
     from store.layout import Store
 
     name = values.text("name")
@@ -33,6 +34,10 @@ def main(values: Values) -> int:
         existing(values)  # rid of mounts that are gone
         _list(values)
         return 0
+    if rootless.entered:
+        raise UsageError(
+            "what an ordinary user's box mounts is seen by box alone", hint="'box export' and 'box cp' take files out"
+        )
     store = Store.open(values.root, values.driver, make=False)
     if values.text("format"):
         raise UsageError("--format is for the list", hint="say box mount --format json, without a name")

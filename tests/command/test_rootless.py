@@ -175,6 +175,11 @@ def test_the_network_of_the_machine_can_be_had(user: User) -> None:
     assert user.box("run", "--rm", "--network", "host", "app", "cat", "/sys/class/net/lo/ifindex") == "1\n"
 
 
+def test_a_mount_that_nobody_would_see_is_refused(user: User) -> None:
+    done = user.do(BOX, "mount", "app", status=2)
+    assert done.stderr.startswith("box: what an ordinary user's box mounts is seen by box alone\nhint: 'box export'")
+
+
 def test_a_user_without_subordinate_ids_is_told_so(_users: None, place: Path) -> None:
     bare = User(BARE, place)
     (bare.home / "Boxfile").write_text(BOXFILE)
