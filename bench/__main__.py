@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import build, imports, inprocess, layers, load, run, unpack
+from bench import build, engine, imports, inprocess, layers, load, run, unpack
 from bench.place import Place, say
 from bench.timing import Failed
 from store import syscalls
@@ -16,6 +16,7 @@ _CLONE_NEWNS = 0x20000
 
 BENCHMARKS: dict[str, tuple[Callable[[Place, int], Iterator[str]], int]] = {
     "run": (run.measure, run.ROUNDS),
+    "engine": (engine.measure, engine.ROUNDS),
     "imports": (imports.measure, imports.ROUNDS),
     "inprocess": (inprocess.measure, inprocess.ROUNDS),
     "build": (build.measure, build.ROUNDS),

@@ -35,6 +35,11 @@ ANYBODYS = ("ps", "logs", "wait", "images", "history", "tag", "version", "info",
 DRIVERS = ("erofs", "overlay", "copy")  # store.probe's
 
 OFF_THE_HOT_PATH = ("os", "runtime.seccomp")  # a run that loads one had something to make that the next finds made
+# What a container of an engine needs that most do not, or that the first one makes for the others.
+UNUSUAL = (
+    "runtime.seccomp", "runtime.seccomp_listener", "runtime.bundle_users", "runtime.joining_aside", "runtime.terminal",
+    "store.copies",
+)  # fmt: skip
 COMPLETION_VARIABLE = "_BOX_COMPLETE"  # set by the shells' completion scripts
 DEPENDENCIES = ("click", "yaml", "requests", "zstandard", "isal")
 
@@ -75,6 +80,12 @@ def enter(program: str, argv: "Sequence[str]", preload: "Preload | None" = None)
         from boxcli import runtime_main
 
         status = runtime_main.main(argv)
+        # A container that is out of the ordinary does not say what the next ones need.
+        if preload is not None and preload.stale and not status and not any(module in sys.modules for module in UNUSUAL):
+            try:
+                preload.keep()
+            except Exception:  # as above
+                pass
     os._exit(status)  # without the interpreter's own tidying, which costs a millisecond
 
 

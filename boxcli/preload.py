@@ -1,4 +1,5 @@
-"""The modules of `box run` in one file: made by one read in place of thirty imports. Hot.
+"""The modules of `box run` in one file, and of each call of `box-runtime` that engines make for every container: made by one read
+in place of thirty imports. Hot.
 
 What the import system does for a module, besides running its code, costs some 100 us, and `box run` has thirty of box's own. The
 file is derived, lies in __pycache__ as all bytecode does, and is written by the first `box run` that finds none, where it may. A
@@ -11,6 +12,7 @@ from marshal import dumps, loads
 
 FORM = b"box-hot-3\n"
 PACKAGES = ("boxcli", "runtime", "store")
+OF_ENGINES = ("create", "start", "state", "kill", "delete", "run", "exec")  # what box-runtime is called with most
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,9 +136,12 @@ def _read(path: str) -> bytes:
 def start(program: str, argv: "list[str]") -> "NoReturn":
     """Be `program` to the end of the process, its hot path's modules taken from the one file. What box-python calls."""
     preload = None
-    if "run" in argv:
+    name = "hot" if "run" in argv else ""
+    if program == "box-runtime":
+        name = next((f"runtime-{word}" for word in argv if word in OF_ENGINES), "")
+    if name:
         folder = __file__[: -len("/preload.py")]
-        preload = Preload(f"{folder}/__pycache__/hot.{sys.implementation.cache_tag}.bin")
+        preload = Preload(f"{folder}/__pycache__/{name}.{sys.implementation.cache_tag}.bin")
         preload.load()
     from boxcli.main import enter
 

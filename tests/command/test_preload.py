@@ -91,3 +91,17 @@ def test_without_the_right_to_write_there_every_start_is_as_the_first(packages: 
     (packages / "boxcli" / "__pycache__").write_text("in the way")
     assert start(packages)[:2] == ["one", "False"]
     assert start(packages)[:2] == ["one", "False"]
+
+
+@pytest.mark.parametrize(("program", "words", "name"), [
+    ("box-runtime", ["--root", "/nowhere", "state", "x"], "runtime-state"), ("box-runtime", ["create", "run"], "runtime-create"),
+    ("box-runtime", ["features"], ""), ("box", ["run", "x"], "hot"), ("box", ["ps"], ""),
+])  # fmt: skip
+def test_each_call_that_engines_make_has_a_file_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, program: str, words: list[str], name: str
+) -> None:
+    asked = []
+    monkeypatch.setattr(preload.Preload, "load", lambda self: None)
+    monkeypatch.setattr("boxcli.main.enter", lambda program, argv, kept: asked.append(kept.path if kept else ""))
+    preload.start(program, words)
+    assert [Path(path).name.partition(".")[0] for path in asked] == [name]
