@@ -13,7 +13,7 @@ import pytest
 from tests.command.installed import BOX, Done
 from tests.containers import until
 
-pytestmark = [pytest.mark.needs("root", "overlay", "userns", "newuidmap"), pytest.mark.xdist_group("rootless")]  # two users for all
+pytestmark = [pytest.mark.needs("root", "overlay", "userns", "newuidmap"), pytest.mark.xdist_group("rootless")]
 NAME, BARE = "box-tests-many", "box-tests-one"
 
 
