@@ -222,9 +222,9 @@ class Store:
             os.makedirs(self.root, mode=0o700, exist_ok=True)
         except FileExistsError as err:
             raise not_a_directory(self.root) from err
-        except PermissionError as err:
+        except (PermissionError, FileNotFoundError) as err:
             raise StoreError(
-                f"cannot make the store {self.root}: permission denied",
+                f"cannot make the store {self.root}: {os.strerror(err.errno or 0).lower()}",
                 hint="choose a directory of your own with --root or BOX_ROOT",
             ) from err
         with Lock(self.root):
