@@ -31,7 +31,7 @@ from runtime.hooks import run_hooks
 from runtime.joining import spawn_in
 from runtime.program import EACCES, ENOENT, ENOTDIR, Program
 from runtime.records import write
-from runtime.steps import emit_loopback, emit_stdio
+from runtime.steps import emit_loopback, emit_stdio, give
 from store.errors import RunError, SetupFailed
 from store.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, encode, openat2
 
@@ -223,6 +223,8 @@ class _Maker:
             births.call("dup3", fd, names[name], 0)
         if rootfs.slave >= 0:
             stdio = (rootfs.slave, rootfs.slave, rootfs.slave)
+        else:
+            give(stdio, process, self._users.maps if self._users else None, terminal=False)
         emit_stdio(births, stdio, self._opened, terminal=rootfs.slave >= 0)
         for fd in rootfs.inherited:
             births.call("fcntl", fd, _F_SETFD, 0)

@@ -12,9 +12,10 @@ from runtime.engine_console import resize, send_terminal
 from runtime.engine_filters import filter_of
 from runtime.engine_operations import bundle_of, group_of
 from runtime.engine_state import EngineContainer
+from runtime.id_maps import IdMaps
 from runtime.joining import JOINED, emit_joining, open_root, open_terminal_in, other_namespaces, spawn_in
 from runtime.program import Program
-from runtime.steps import emit_stdio
+from runtime.steps import emit_stdio, give
 from store.errors import BoxError, RunError, SetupFailed
 
 TYPE_CHECKING = False
@@ -120,6 +121,8 @@ def _bear(container: EngineContainer, document: "dict[str, Any]", options: ExecO
                 os.chown(slave, status.st_uid, -1)
             if options.console_socket:
                 send_terminal(options.console_socket, master)
+        else:
+            give(stdio, process, IdMaps.of(target) if users else None, terminal=False)
         emit_stdio(program, stdio, opened, terminal=process.terminal)
         seccomp = filter_of(bundle.linux.get("seccomp"), container.root)
         first, ready = 3 + options.preserved, None

@@ -10,6 +10,7 @@ from store.syscalls import RESOLVE_NO_MAGICLINKS, open_how
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from runtime.bundle import Process
     from runtime.id_maps import IdMaps
     from runtime.users import User
 
@@ -65,9 +66,9 @@ def emit_stdio(program: Program, stdio: tuple[int, int, int], opened: list[int],
         program.call("ioctl", 0, TIOCSCTTY, 0, action="take the terminal")
 
 
-def give(stdio: tuple[int, int, int], user: "User", maps: "IdMaps | None", *, terminal: bool) -> None:
-    """Make pipes, and a container's own terminal, the command's user's, who may then open them again as /dev/stdout. Files that
-    the caller has redirected to stay whose they are."""
+def give(stdio: tuple[int, int, int], user: "User | Process", maps: "IdMaps | None", *, terminal: bool) -> None:
+    """Make pipes, and a container's own terminal, the command's user's (`maps` says who that is here), who may then open them
+    again as /dev/stdout. Files that the caller has redirected to stay whose they are."""
     uid, gid = maps.outside(user.uid, user.gid) if maps is not None else (user.uid, user.gid)
     for fd in {*stdio}:
         try:

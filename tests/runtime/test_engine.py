@@ -403,3 +403,18 @@ def test_nothing_of_the_environment_is_needed(bundles: Bundles) -> None:
     bundle.run("one", "--detach", env={})
     assert bundles.box("exec", "one", "echo", "said", env={}).stdout == "said\n"
     bundles.box("delete", "--force", "one", env={})
+
+
+def test_a_pipe_belongs_to_the_command_s_user(bundles: Bundles) -> None:
+    bundle = bundles.make(
+        "sh", "-c", "echo said > /dev/stdout; sleep 1000", process_user={"uid": 1000, "gid": 1000}, own_root=True
+    )
+    bundle.rootfs.chmod(0o755)
+    bundle.write()
+    command = [BOX_RUNTIME, "--root", bundles.root]
+    with subprocess.Popen([*command, "run", "--bundle", str(bundle.directory), "one"], stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"said\n"
+        said = subprocess.run([*command, "exec", "one", "sh", "-c", "echo too > /dev/stdout"], stdout=subprocess.PIPE, check=True)
+        assert said.stdout == b"too\n"
+        bundles.box("kill", "one", "KILL")
