@@ -10,7 +10,7 @@ import posix as os
 from runtime.bundle import Bundle, Place, Process
 from runtime.bundle_namespaces import open_namespace
 from runtime.confinement import LIMITS, NO_LIMIT
-from runtime.id_maps import IdMaps, checked, make_namespace
+from runtime.id_maps import IdMaps, checked, make_namespace, tell_kernel
 from runtime.program import EPERM, Program
 from store.errors import RunError, SetupFailed
 from store.syscalls import libc
@@ -103,27 +103,19 @@ class Users:
         def ready(pid: int) -> None:
             assert self.maps is not None
             if os.geteuid() != 0:  # who is nobody special may map one id, if no group can be dropped then
-                _tell(pid, "setgroups", "deny", "forbid setgroups")
+                tell_kernel(f"/proc/{pid}/setgroups", "deny", "forbid setgroups")
             self.maps.write(pid)
             if process.oom_score_adj is not None:
-                _tell(pid, "oom_score_adj", str(process.oom_score_adj), f"set process.oomScoreAdj to {process.oom_score_adj}")
+                tell_kernel(
+                    f"/proc/{pid}/oom_score_adj",
+                    str(process.oom_score_adj),
+                    f"set process.oomScoreAdj to {process.oom_score_adj}",
+                )
             if offsets:
-                _tell(pid, "timens_offsets", offsets.decode(), "set linux.timeOffsets")
+                tell_kernel(f"/proc/{pid}/timens_offsets", offsets.decode(), "set linux.timeOffsets")
             os.write(self._release, b"1")
 
         return ready
-
-
-def _tell(pid: "int | str", file: str, text: str, action: str) -> None:
-    path = f"/proc/{pid}/{file}"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
-    except OSError as err:
-        raise SetupFailed(action, err.errno or 0, os.strerror(err.errno or 0), path=path) from err
 
 
 def set_limits(pid: int, process: Process) -> None:

@@ -73,17 +73,8 @@ class IdMaps:
     def write(self, pid: int) -> None:
         """Give the new user namespace of the process `pid`, a child of this one, its maps. SetupFailed when that is refused."""
         for name, ranges in (("uid_map", self.users), ("gid_map", self.groups)):
-            path = f"/proc/{pid}/{name}"
             text = "".join([f"{inside} {outside} {size}\n" for inside, outside, size in ranges])
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-                try:
-                    os.write(descriptor, text.encode())
-                finally:
-                    os.close(descriptor)
-            except OSError as err:
-                said = text.replace("\n", ", ").rstrip(", ")
-                raise SetupFailed(f"map ids {said}", err.errno or 0, os.strerror(err.errno or 0), path=path) from err
+            tell_kernel(f"/proc/{pid}/{name}", text, "map ids " + text.replace("\n", ", ").rstrip(", "))
 
     def outside(self, user: int, group: int) -> tuple[int, int]:
         """Whom a user and a group of the namespace are outside. RunError for one that has no place there."""
@@ -92,6 +83,18 @@ class IdMaps:
     def inside(self, user: int, group: int) -> tuple[int, int]:
         """Who a user and a group are in the namespace; 65534, as the kernel says it, for those that have no place there."""
         return _look_back(self.users, user), _look_back(self.groups, group)
+
+
+def tell_kernel(path: str, text: str, action: str) -> None:
+    """Write to a file of the kernel's. SetupFailed, which calls it `action`, when that is refused."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as err:
+        raise SetupFailed(action, err.errno or 0, os.strerror(err.errno or 0), path=path) from err
 
 
 def _with_root(ranges: "Ranges") -> "Ranges":

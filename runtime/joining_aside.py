@@ -8,6 +8,7 @@ to the pid namespace that the machine's root owns.
 import posix as os
 
 from runtime import linux
+from runtime.id_maps import tell_kernel
 from runtime.program import Failure, Program
 from runtime.spawn import spawn
 from store.errors import BoxError, RunError, SetupFailed
@@ -64,9 +65,9 @@ def _serve(
     try:
         try:
             if score is not None:
-                _write("/proc/self/oom_score_adj", str(score), f"set process.oomScoreAdj to {score}")
+                tell_kernel("/proc/self/oom_score_adj", str(score), f"set process.oomScoreAdj to {score}")
             if group:
-                _write(f"{group}/cgroup.procs", "0", "join the control group")
+                tell_kernel(f"{group}/cgroup.procs", "0", "join the control group")
             for namespace, kind, path in namespaces:
                 try:
                     linux.setns(namespace, kind)
@@ -85,17 +86,6 @@ def _serve(
         os.write(writer, _SEPARATOR.join(said).encode("utf-8", "replace"))
     finally:
         os._exit(0)
-
-
-def _write(path: str, text: str, action: str) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
-    except OSError as err:
-        raise _failed(action, err, path) from err
 
 
 def _failed(action: str, err: OSError, path: str) -> SetupFailed:
