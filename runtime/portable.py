@@ -73,10 +73,13 @@ def _perform(program: Program, messages: int) -> None:
                 break
             if call.name == "close_range":
                 # The pipe to the parent stays, until execve closes it.
-                first = call.arguments[0]
-                if isinstance(first, int):
-                    os.closerange(first, messages)
-                    close_from(messages + 1)
+                first, last = call.arguments[:2]
+                if isinstance(first, int) and isinstance(last, int):
+                    if last < messages:
+                        os.closerange(first, last + 1)
+                    else:
+                        os.closerange(first, messages)
+                        close_from(messages + 1)
                 continue
             kept: list[bytes] = []
             arguments = [

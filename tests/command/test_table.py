@@ -19,7 +19,7 @@ VERBS: dict[str, Verb] = {name: main.load(name).VERB for name in main.VERBS}
 GOOD = (
     "64m", "1GiB", "2", "0.5", "name", "A=b", "A", "status=exited", "reference=a*",
     "image", "/a:/b", "/a:/b:ro", "/dir", "/dir:size=1m",
-    "none", "host", "auto", "0:100000:65536", "TERM", "9",
+    "none", "host", "auto", "0:100000:65536", "always", "TERM", "9",
     "a:127.0.0.1", "nofile=1:2", "seccomp=unconfined", "json", "sha256:abc", "img:tag", "ALL", "plain", "bash", "5", "10s", "",
     "true", "type=tmpfs,dst=/t", "name:/v:ro", "0-3,7", "running", "max-size=10m",
 )  # fmt: skip

@@ -75,7 +75,7 @@ def test_a_working_directory_that_is_a_descriptor_leads_nowhere(site: Site, numb
     root = os.open("/", os.O_RDONLY)
     os.dup2(root, 200)
     try:
-        with pytest.raises(SetupFailed, match="change to the working directory"):
+        with pytest.raises(SetupFailed, match="directory (/proc/self/fd/|at /proc/self/fd/3)"):
             site.run("true", cwd=f"/proc/self/fd/{number}")
     finally:
         os.close(root)
@@ -174,10 +174,10 @@ def test_a_command_that_is_not_there_is_127(site: Site, commands: list[str], nam
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("closed", "permission denied"), ("/one/closed", "permission denied"), ("/one/folder", "permission denied"),
-        ("folder", "permission denied"), ("lost", "the interpreter or loader that /one/lost asks for is not in the image"),
-        ("plain", "exec format error"), ("foreign", "exec format error"), ("/one", "permission denied"),
-        ("/", "permission denied"),
+        ("closed", "permission denied"), ("/one/closed", "permission denied"), ("/one/folder", "/one/folder is a directory"),
+        ("folder", "/one/folder is a directory"), ("plain", "exec format error"), ("/one", "/one is a directory"),
+        ("lost", "the first line of /one/lost asks for /no/such/interpreter, which the image does not have"),
+        ("foreign", "/one/foreign is built for machine 0, and this machine is"), ("/", "/ is a directory"),
     ],
 )  # fmt: skip
 def test_a_command_that_cannot_be_executed_is_126_and_says_why(site: Site, commands: list[str], name: str, reason: str) -> None:

@@ -130,7 +130,7 @@ def test_a_failure_at_any_step_leaves_nothing_and_the_next_run_works(site: Site,
     doors = [
         (runtime.rootfs, "mount_overlay"), (runtime.rootfs, "new_filesystem"), (runtime.rootfs, "openat2"),
         (runtime.container, "make_skeleton"), (runtime.container, "resolve"), (runtime.container, "spawn"),
-        (runtime.cgroups, "_write"), (runtime.cgroups, "_make"), (journal.Journal, "started"), (journal.Journal, "_append"),
+        (runtime.cgroups, "_write"), (runtime.cgroups, "make"), (journal.Journal, "started"), (journal.Journal, "_append"),
     ]  # fmt: skip
     for owner, name in doors:
         failing = Failing(getattr(owner, name))
