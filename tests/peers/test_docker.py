@@ -48,7 +48,7 @@ def test_box_loads_what_docker_saved_with_the_same_id(docker: Peer, home: str, f
     fresh = tmp_path / "fresh"
     box("--root", fresh, "load", "-i", f"{tmp_path}/saved.tar")
     assert traveller.digests(fresh, traveller.NAME)[0] == traveller.digests(home, traveller.NAME)[0]
-    assert box("--root", fresh, "run", "--rm", traveller.NAME).stdout == facts
+    assert box("--root", fresh, "run", "--rm", "--userns", "host", traveller.NAME).stdout == facts
 
 
 def test_box_runs_what_docker_built_on_top(docker: Peer, tmp_path: Path) -> None:
@@ -68,4 +68,4 @@ def test_box_runs_what_docker_built_on_top(docker: Peer, tmp_path: Path) -> None
     assert "other\n" in expected
     docker("save", "on-top", "-o", f"{tmp_path}/on-top.tar")
     box("load", "-i", f"{tmp_path}/on-top.tar")
-    assert box("run", "--rm", "on-top").stdout == expected
+    assert box("run", "--rm", "--userns", "host", "on-top").stdout == expected

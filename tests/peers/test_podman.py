@@ -31,7 +31,7 @@ def test_box_loads_what_podman_saved_with_the_same_id(kind: str, podman: Peer, h
     box("load", "-i", f"{tmp_path}/saved.tar")
     (name,) = box("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
     assert traveller.digests(os.environ["BOX_ROOT"], name)[0] == traveller.digests(home, traveller.NAME)[0]
-    assert box("run", "--rm", name).stdout == facts
+    assert box("run", "--rm", "--userns", "host", name).stdout == facts
 
 
 @pytest.mark.needs("buildah")
@@ -49,4 +49,4 @@ def test_box_runs_what_buildah_built_on_top(podman: Peer, build_by_buildah: Call
     assert "buildah\n" in expected
     podman("save", "--format", "oci-archive", "on-top", "-o", tmp_path / "on-top.tar")
     identity = box("load", "-q", "-i", tmp_path / "on-top.tar").stdout.strip()
-    assert box("run", "--rm", identity).stdout == expected
+    assert box("run", "--rm", "--userns", "host", identity).stdout == expected

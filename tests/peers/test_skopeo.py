@@ -28,7 +28,7 @@ def test_skopeo_takes_the_archive_apart_and_together_again_and_the_digest_is_the
     copy(layout, f"oci-archive:{back}:{TAGGED}", "--preserve-digests", "--dest-oci-accept-uncompressed-layers")
     box("load", "-i", back)
     assert traveller.digests(os.environ["BOX_ROOT"], traveller.NAME) == traveller.digests(home, traveller.NAME)
-    assert box("run", "--rm", traveller.NAME).stdout == facts
+    assert box("run", "--rm", "--userns", "host", traveller.NAME).stdout == facts
 
 
 @pytest.mark.needs("skopeo")
@@ -41,7 +41,7 @@ def test_skopeo_compresses_the_layers_and_the_image_is_the_same(
     ours, before = traveller.digests(os.environ["BOX_ROOT"], traveller.NAME), traveller.digests(home, traveller.NAME)
     assert ours[0] == before[0]
     assert ours[1] != before[1]
-    assert box("run", "--rm", traveller.NAME).stdout == facts
+    assert box("run", "--rm", "--userns", "host", traveller.NAME).stdout == facts
 
 
 @pytest.mark.needs("skopeo")
@@ -50,7 +50,7 @@ def test_skopeo_reads_the_archive_as_docker_would(home: str, traveller_archive: 
     copy(f"docker-archive:{traveller_archive}", f"docker-archive:{archive}:{TAGGED}")
     loaded = box("load", "-q", "-i", archive).stdout.strip()
     assert loaded == traveller.digests(home, traveller.NAME)[0]
-    assert box("run", "--rm", loaded).stdout == facts
+    assert box("run", "--rm", "--userns", "host", loaded).stdout == facts
 
 
 @pytest.mark.needs("skopeo")

@@ -75,7 +75,7 @@ def test_a_working_directory_that_is_a_descriptor_leads_nowhere(site: Site, numb
     root = os.open("/", os.O_RDONLY)
     os.dup2(root, 200)
     try:
-        with pytest.raises(SetupFailed, match="directory (/proc/self/fd/|at /proc/self/fd/3)"):
+        with pytest.raises(SetupFailed, match=r"directory (/proc/self/fd/|at /proc/self/fd/3)"):
             site.run("true", cwd=f"/proc/self/fd/{number}")
     finally:
         os.close(root)
