@@ -48,7 +48,12 @@ def _users() -> Iterator[None]:
     subprocess.run(["usermod", *ranges, NAME], check=True)
     yield
     for name in (NAME, BARE):  # init may not have waited yet for the last process of theirs
-        until(lambda name=name: subprocess.run(["userdel", name], check=False, capture_output=True).returncode == 0)  # type: ignore[misc]
+        until(lambda name=name: _gone(name))  # type: ignore[misc]
+
+
+def _gone(name: str) -> bool:
+    subprocess.run(["userdel", name], check=False, capture_output=True)
+    return name not in {entry.pw_name for entry in pwd.getpwall()}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from store.syscalls import MNT_DETACH, mount, umount
+from tests import containers
 from tests.runtime.bundles import Bundle, Bundles, until
 from tests.runtime.test_engine import Console
 
@@ -116,6 +117,7 @@ def test_a_terminal_is_its_root_s(bundles: Bundles) -> None:
     bundle.change("process_terminal", True).change(
         "process_args", lambda old: [*old[:2], old[2].replace("tty </dev/tty", "true </dev/tty")]
     )
+    before = containers.children()
     console = Console(bundles.top / "console")
     with console.socket:
         bundle.create("one", "--console-socket", console.path)
@@ -139,19 +141,17 @@ def test_a_terminal_is_its_root_s(bundles: Bundles) -> None:
     finally:
         os.close(master)
         bundles.box("kill", "one", "KILL")
-        _reap()
+        _reap(before)
 
 
-def _reap() -> None:
+def _reap(before: set[int]) -> None:
     """Take the ends of what has become this process' children: the first of a pid namespace waits for the others."""
 
     def none() -> bool:
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return True
-        return False
+        left = containers.children() - before
+        for pid in left:
+            os.waitpid(pid, os.WNOHANG)
+        return not left
 
     until(none)
 
